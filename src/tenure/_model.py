@@ -1,0 +1,102 @@
+"""The data that drivers and recipes exchange: immutable, and free of behaviour.
+
+Named tuples rather than frozen dataclasses: one is built on every acquire, and a
+frozen dataclass costs four times as much to build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+
+class Claim(NamedTuple):
+    """One ephemeral entry in a roster.
+
+    `id` is chosen by the client and unique for ever, so that a claim whose reply
+    was lost can be found again. `token` is given by the backend: claims of one
+    roster are ordered by it, and it never falls, so it is the fencing token too.
+    """
+
+    roster: str
+    id: str
+    session: str
+    token: int
+    owner: str = ""
+    body: str = ""
+
+
+class Roll(NamedTuple):
+    """What a backend says about a roster, seen from one claim id.
+
+    A roll may be partial. `claims` holds at least the first live claim, if there is
+    any; `mine` is the claim asked about; `rank` is the number of live claims before
+    it (at least: a backend may count dead ones that nobody has buried yet), and
+    `before` is the id of the claim directly before it, which is the one to watch.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    mine: Claim | None = None
+    rank: int = 0
+    before: str | None = None
+
+
+class Interest(NamedTuple):
+    """What a waiter wants to be woken for: its claim `id` in `roster` moving up.
+
+    `before` is the id of the claim that stands directly before it.
+    """
+
+    session: str
+    roster: str
+    id: str
+    before: str | None
+
+
+class Grant(NamedTuple):
+    """What a native mutex returns when it was seized. `handle` belongs to the driver."""
+
+    name: str
+    id: str
+    token: int
+    handle: Any
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, for an operator to read. `since` is Unix time, or None if unknown."""
+
+    owner: str
+    token: int | None = None
+    since: float | None = None
+
+
+Scope = Literal["threads", "processes", "hosts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a driver says of itself. The conformance kit proves or refutes each line.
+
+    scope: the farthest apart that two clients may be and still exclude each other.
+    shared: shared (reader) locks can be had.
+    fair: waiters of different clients are served in the order in which they came.
+    frees_on_death: when the holder's process dies, the backend frees its locks at
+        once, without waiting for a timeout.
+    durable_tokens: tokens keep rising when the backend restarts.
+    durable_claims: what is held stays held when the backend restarts.
+    push: a waiter is woken by the backend, and does not depend on polling.
+    poll: seconds between two looks where no push comes (an upper bound, with jitter).
+    min_ttl: the shortest session, in seconds, that the backend can keep.
+    server: the backend is a server process, which can be restarted or cut off.
+    """
+
+    scope: Scope
+    shared: bool = False
+    fair: bool = True
+    frees_on_death: bool = False
+    durable_tokens: bool = True
+    durable_claims: bool = False
+    push: bool = True
+    poll: float = 0.5
+    min_ttl: float = 0.5
+    server: bool = True

@@ -1,0 +1,157 @@
+"""The contract that a driver keeps with the core.
+
+A driver implements the roster verbs, or a native mutex, or both; `traits` says what
+it claims and the conformance kit (`tenure.testing`) proves or refutes it. A driver
+is written once as `async def` over an injected `Runtime` and must never import
+asyncio, threading or time: leaf I/O lives in `tenure.wires`, in two flavours.
+
+Every error that leaves a driver is one of `tenure.errors`. The distinction that
+matters most: `Unavailable` means the request was certainly not carried out,
+`OutcomeUnknown` that it may have been. The core retries both, by claim id.
+
+No call may take longer than `Driver.patience` seconds (a wait in `seize` aside): a
+leaf that gets no answer by then gives up with `OutcomeUnknown` and drops the
+connection, since a reply that comes late must not be taken for the next one's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from .._model import Claim, Grant, Holder, Interest, Roll, Traits
+from .._runtime.base import Runtime
+from .._url import Url
+from ..errors import Unsupported
+
+__all__ = [
+    "Claim",
+    "Driver",
+    "Grant",
+    "Holder",
+    "Interest",
+    "Lost",
+    "Mutex",
+    "Roll",
+    "Runtime",
+    "Traits",
+    "Url",
+    "Wake",
+]
+
+Wake = Callable[[], None]
+Lost = Callable[[str], None]
+
+
+class Mutex(ABC):
+    """A lock that the backend has of its own, with a queue of its own."""
+
+    @abstractmethod
+    async def seize(
+        self, session: str, name: str, id: str, *, shared: bool, until: float | None
+    ) -> Grant | None:
+        """Take the lock; return None if it is still taken when the time has come.
+
+        With `until` None, do not wait. The token is drawn while the lock is held.
+        The core asks for an exclusive lock only while no other grant of this name
+        is held or waited for by the same session. A call that fails or is
+        cancelled leaves neither a lock nor a place in the queue; a call whose
+        outcome cannot be known ends the connection that the lock would live on.
+        A session that is lost while it waits is refused with `SessionLost`.
+        """
+
+    @abstractmethod
+    async def unseize(self, grant: Grant) -> None:
+        """Free the lock. Idempotent; it can free nothing but this very grant."""
+
+    async def holder(self, name: str) -> Holder | None:
+        """Say who holds the lock, for an operator to read."""
+        return None
+
+
+class Driver(ABC):
+    """One connection to one backend. Built from a parsed URL and a runtime; opened once."""
+
+    traits: ClassVar[Traits]
+    mutex: Mutex | None = None
+    """The native mutex; the lock recipe uses it instead of a roster."""
+
+    def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
+        self.url = url
+        self.runtime = runtime
+        self.namespace = namespace
+        self.ttl = ttl
+        self.patience = min(10.0, ttl / 3)
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and authenticate, so that a wrong URL fails here and not later."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Drop every connection. Called once, after `end`; must not fail."""
+
+    def abandon(self) -> None:
+        """In a forked child: forget every connection without a word to the backend.
+
+        Descriptors inherited from the parent are closed, never shut down: no
+        farewell may be sent on them, and no lock may be released through them.
+        """
+
+    # -- the session -------------------------------------------------------
+
+    @abstractmethod
+    async def start(self, owner: str, lost: Lost) -> str:
+        """Begin a session that lives `self.ttl` seconds unless renewed; return its id.
+
+        `lost(reason)` may be called at any time, from any thread, when the backend
+        is seen to have ended the session (a closed connection, an expired lease).
+        """
+
+    @abstractmethod
+    async def renew(self, session: str) -> None:
+        """Give the session another `self.ttl` seconds. `SessionLost` if it is gone."""
+
+    @abstractmethod
+    async def end(self, session: str) -> None:
+        """End the session and free all that it holds. Idempotent."""
+
+    # -- the roster --------------------------------------------------------
+
+    async def claim(
+        self, session: str, roster: str, id: str, body: str, width: int | None
+    ) -> Roll:
+        """Enter a claim at the end of the roster, and read the roll, in one round trip.
+
+        Idempotent by `id`. With a `width`, enter it only if its rank would be under
+        that, else write nothing and return a roll without `mine`. The claims of
+        dead sessions do not count. `SessionLost` if the session itself is dead.
+        """
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def amend(self, claim: Claim, body: str) -> Claim:
+        """Replace the body if the claim still has the body given; else `SessionLost`."""
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def withdraw(self, session: str, roster: str, id: str) -> None:
+        """Remove one's own claim and wake whoever moves up. Idempotent."""
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def read(self, session: str, roster: str, id: str) -> Roll:
+        """Read the roll as seen from the claim `id`, in one round trip."""
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def rosters(self, prefix: str) -> Sequence[str]:
+        """The names of the rosters that have a claim and begin with the prefix, sorted."""
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def listen(self, interest: Interest, wake: Wake) -> None:
+        """Call `wake` whenever the interest may have come true, until `unlisten`.
+
+        A wake-up is a hint: it may come in vain, and a missed one costs one poll. A
+        driver without push does nothing here.
+        """
+
+    def unlisten(self, interest: Interest) -> None:
+        """Forget the interest. Never fails and never waits."""

@@ -1,0 +1,89 @@
+"""From a URL's scheme to the class of its driver.
+
+The built-in drivers are found without scanning the installed distributions; only an
+unknown scheme looks through the entry-point group `tenure.drivers`, in which the
+built-in ones are listed too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+from .._url import Url
+from ..errors import InvalidURL, UnknownDriver
+from .base import Driver
+
+GROUP = "tenure.drivers"
+
+
+class Entry(NamedTuple):
+    """Where a scheme's driver lives, and what brings its client library."""
+
+    scheme: str
+    module: str
+    attribute: str
+    extra: str = ""
+
+    @property
+    def target(self) -> str:
+        """The entry point's value, `module:attribute`."""
+        return f"{self.module}:{self.attribute}"
+
+
+BUILT_IN = {
+    entry.scheme: entry
+    for entry in (
+        Entry("memory", "tenure.drivers.memory", "MemoryDriver"),
+        Entry("file", "tenure.drivers.file", "FileDriver"),
+        Entry("redis", "tenure.drivers.redis", "RedisDriver", "redis"),
+        Entry("rediss", "tenure.drivers.redis", "RedisDriver", "redis"),
+        Entry("unix", "tenure.drivers.redis", "RedisDriver", "redis"),
+        Entry("redis+sentinel", "tenure.drivers.redis", "RedisDriver", "redis"),
+        Entry("postgresql", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
+        Entry("postgres", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
+        Entry("etcd", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
+        Entry("etcds", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
+    )
+}
+
+
+def entries() -> list[Entry]:
+    """Every driver that is installed, built in or not, by scheme."""
+    return sorted({**_outside(), **BUILT_IN}.values())
+
+
+def find(url: Url) -> type[Driver]:
+    """The driver's class for a URL; `UnknownDriver` if there is none."""
+    entry = BUILT_IN.get(url.scheme) or _outside().get(url.scheme)
+    if entry is None:
+        known = ", ".join(each.scheme for each in entries())
+        raise UnknownDriver(f"no driver for the scheme {url.scheme!r}; installed: {known}")
+    return load(entry)
+
+
+def load(entry: Entry) -> type[Driver]:
+    """Import the driver; say what to install when its client library is missing."""
+    try:
+        module = importlib.import_module(entry.module)
+    except ImportError as error:
+        if not entry.extra or (error.name or "").startswith("tenure"):
+            raise
+        raise UnknownDriver(
+            f"{entry.scheme}: the client library is missing ({error.name}); "
+            f"install it with: pip install 'tenure[{entry.extra}]'"
+        ) from error
+    driver = getattr(module, entry.attribute, None)
+    if not (isinstance(driver, type) and issubclass(driver, Driver)):
+        raise InvalidURL(f"{entry.scheme}: {entry.target} is not a Tenure driver")
+    return driver
+
+
+def _outside() -> dict[str, Entry]:
+    from importlib.metadata import entry_points
+
+    found = {}
+    for point in entry_points(group=GROUP):
+        module, _, attribute = point.value.partition(":")
+        found[point.name] = Entry(point.name, module, attribute)
+    return found

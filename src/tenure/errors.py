@@ -1,0 +1,104 @@
+"""Every exception that a caller of Tenure may see.
+
+All of them derive from `TenureError`. Where the standard library has a type that
+callers already catch (`ValueError`, `TimeoutError`, `ConnectionError`), the error
+derives from it too. No message ever contains a password.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AcquireTimeout",
+    "AuthenticationFailed",
+    "BackendError",
+    "ClosedError",
+    "ForkedError",
+    "InvalidArgument",
+    "InvalidName",
+    "InvalidURL",
+    "LeaseLost",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "SessionLost",
+    "StorageError",
+    "TenureError",
+    "Unavailable",
+    "UnknownDriver",
+    "Unsupported",
+]
+
+
+class TenureError(Exception):
+    """The base of every error that Tenure raises."""
+
+
+class InvalidArgument(TenureError, ValueError):
+    """An argument has a value that cannot work; the message says what would."""
+
+
+class InvalidName(InvalidArgument):
+    """A lock's or namespace's name is empty, too long, or not text that can be encoded."""
+
+
+class InvalidURL(InvalidArgument):
+    """A backend URL cannot be parsed, or has an option that its driver does not know."""
+
+
+class UnknownDriver(InvalidURL):
+    """No driver is installed for the URL's scheme."""
+
+
+class Unsupported(TenureError, NotImplementedError):
+    """The backend cannot do what was asked; its driver declares so in its traits."""
+
+
+class ClosedError(TenureError):
+    """The coordinator was closed; connect again."""
+
+
+class ForkedError(TenureError):
+    """The coordinator was opened before a fork; the child must connect for itself."""
+
+
+class AcquireTimeout(TenureError, TimeoutError):
+    """The lock was still taken when the timeout passed; nothing is held or queued."""
+
+
+class SessionLost(TenureError):
+    """The backend no longer knows the session; everything that it held is gone."""
+
+
+class LeaseLost(TenureError):
+    """The lease ended before it was released: someone else may hold the lock now.
+
+    `lease` is the lease in question and `reason` says what ended it.
+    """
+
+    def __init__(self, message: str, *, lease: object = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.lease = lease
+        self.reason = reason
+
+
+class BackendError(TenureError):
+    """The backend refused, failed, or could not be understood."""
+
+
+class Unavailable(BackendError, ConnectionError):
+    """The backend cannot be reached now, and the request was certainly not carried out."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The request was sent and no reply came: it may or may not have been carried out."""
+
+
+class AuthenticationFailed(BackendError):
+    """The backend refused the credentials or the permission; trying again will not help."""
+
+
+class ProtocolError(BackendError):
+    """The backend answered something that its protocol does not allow."""
+
+
+class StorageError(BackendError, OSError):
+    """A file or the storage under the backend cannot be used (full, read-only, not ours)."""
