@@ -11,6 +11,7 @@ All times are seconds on `now()`, the local monotonic clock that counts suspend.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -77,6 +78,14 @@ class Runtime(Protocol):
 
     def signal(self) -> Signal: ...
 
+    def lock(self) -> AbstractContextManager[bool]:
+        """A mutual exclusion for a few lines that never wait. Not reentrant."""
+        ...
+
+    def mutex(self) -> AbstractAsyncContextManager[None]:
+        """A mutual exclusion whose holder may wait."""
+        ...
+
     async def sleep(self, until: float) -> None: ...
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
@@ -92,5 +101,8 @@ class Runtime(Protocol):
         ...
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end even if the caller is cancelled while it runs."""
+        """Run `work` to its end even if the caller is cancelled while it runs.
+
+        The cancellation is raised when the work has ended.
+        """
         ...
