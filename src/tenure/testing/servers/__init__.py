@@ -1,0 +1,34 @@
+"""Real servers for tests: private, on loopback, with their own folder and free ports.
+
+    with RedisServer() as server:
+        coordinator = tenure.connect(server.url)
+        server.pause()
+
+A server never outlives the process that started it, also when that process is killed.
+The programs come from the system's packages; `ServerMissing` names the one to install.
+Whoever writes a driver for another backend derives from `Server`.
+"""
+
+from __future__ import annotations
+
+from ._base import Server, ServerFailed, ServerMissing, find_program
+from ._etcd import EtcdServer
+from ._postgres import PostgresServer
+from ._redis import RedisServer
+from ._run import free_port
+from ._sentinel import RedisSentinel, SentinelCluster
+from ._tls import Certificates
+
+__all__ = [
+    "Certificates",
+    "EtcdServer",
+    "PostgresServer",
+    "RedisSentinel",
+    "RedisServer",
+    "SentinelCluster",
+    "Server",
+    "ServerFailed",
+    "ServerMissing",
+    "find_program",
+    "free_port",
+]
