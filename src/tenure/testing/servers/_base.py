@@ -349,14 +349,11 @@ class Server(ABC):
 
 def find_program(name: str, package: str, folders: Sequence[str] = _FOLDERS) -> str:
     """The path of a program, or `ServerMissing` with the Debian package that has it."""
-    path: str | None = shutil.which(name)
-    for folder in folders:
-        path = path or shutil.which(name, path=folder)
-    if path is None:
-        raise ServerMissing(
-            f"{name} is not installed: apt-get install {package} (or run scripts/test)"
-        )
-    return path
+    for folder in (None, *folders):  # None: those in PATH
+        path = shutil.which(name, path=folder)
+        if path is not None:
+            return str(path)
+    raise ServerMissing(f"{name} is not installed: apt-get install {package} (or run scripts/test)")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -390,7 +387,7 @@ def run_tool(
         )
     except subprocess.TimeoutExpired:
         raise ServerFailed(f"{command[0]} took longer than {START_LIMIT:g} s") from None
-    output = done.stdout.decode(errors="replace")
+    output = str(done.stdout, errors="replace")
     if done.returncode:
         raise ServerFailed(f"{command[0]} ended with status {done.returncode}:\n{output}")
     return output
