@@ -84,6 +84,8 @@ class Traits:
         once, without waiting for a timeout.
     durable_tokens: tokens keep rising when the backend restarts.
     durable_claims: what is held stays held when the backend restarts.
+    expires: a session that is not renewed ends after its TTL, or may; without this,
+        a lease has no deadline, and only an explicit sign ends it.
     push: a waiter is woken by the backend, and does not depend on polling.
     poll: seconds between two looks where no push comes (an upper bound, with jitter).
     min_ttl: the shortest session, in seconds, that the backend can keep.
@@ -96,7 +98,28 @@ class Traits:
     frees_on_death: bool = False
     durable_tokens: bool = True
     durable_claims: bool = False
+    expires: bool = True
     push: bool = True
     poll: float = 0.5
     min_ttl: float = 0.5
     server: bool = True
+
+
+EventKind = Literal["acquired", "waited", "renewed", "in doubt", "lost", "released"]
+
+
+class Event(NamedTuple):
+    """What an event hook is told.
+
+    `name`, `token` and `owner` are the lease's; a renewal is the session's, so its
+    `name` is empty. `seconds` is how long an acquire waited (waited, acquired), how
+    long the renewal took (renewed) or how long the lease was held (lost, released).
+    `reason` says why a lease was lost or is in doubt.
+    """
+
+    kind: EventKind
+    name: str
+    token: int
+    owner: str
+    seconds: float
+    reason: str = ""

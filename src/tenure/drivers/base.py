@@ -119,9 +119,7 @@ class Driver(ABC):
 
     # -- the roster --------------------------------------------------------
 
-    async def claim(
-        self, session: str, roster: str, id: str, body: str, width: int | None
-    ) -> Roll:
+    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
         """Enter a claim at the end of the roster, and read the roll, in one round trip.
 
         Idempotent by `id`. With a `width`, enter it only if its rank would be under

@@ -1,0 +1,266 @@
+"""The lock: a claim at the head of a roster, or the backend's native mutex.
+
+An acquire first passes the local gate, so that the many waiters of one coordinator
+cost the backend one. Whatever ends it early (time-out, cancellation, an error, the
+loss of the session), nothing stays behind at the backend or in the gate.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from .. import _verdicts
+from .._gate import Ticket
+from .._lease import BaseLease
+from .._model import Claim, Event, Holder, Interest, Roll
+from .._session import Life, Session
+from ..drivers.base import Mutex
+from ..errors import SessionLost, Unavailable, Unsupported
+
+L = TypeVar("L", bound=BaseLease)
+
+
+class _ClaimVanished(Exception):  # noqa: N818 - not an error: the claim is entered again
+    """The backend has no claim of this id any more."""
+
+
+class LockRecipe(Generic[L]):
+    """One name, one mode. Stateless: every acquire returns a lease of its own."""
+
+    __slots__ = ("_lease_type", "_session", "name", "shared")
+
+    def __init__(self, session: Session, name: str, shared: bool, lease_type: type[L]) -> None:
+        if shared and not session.driver.traits.shared:
+            raise Unsupported(
+                f"{session.driver.url.scheme}: shared locks are not supported by this driver"
+            )
+        self._session = session
+        self._lease_type = lease_type
+        self.name = name
+        self.shared = shared
+
+    def now(self) -> float:
+        """The session's clock, in seconds."""
+        return self._session.runtime.now()
+
+    def caller(self) -> object:
+        """The thread or task that is running."""
+        return self._session.runtime.caller()
+
+    async def try_acquire(self) -> L | None:
+        """Take the lock if it is free; one round trip, and no write if it is taken."""
+        session = self._session
+        session.check_open()
+        ticket = session.gates.enter_now(self.name, self.shared)
+        if ticket is None:
+            return None
+        return await self._take(ticket, wait=False, until=None)
+
+    async def acquire(self, until: float | None) -> L | None:
+        """Take the lock, waiting in turn until the time comes; None if it came first."""
+        session = self._session
+        session.check_open()
+        ticket = session.gates.enter_now(self.name, self.shared)
+        if ticket is None:
+            began = session.runtime.now()
+            ticket = await session.gates.enter(self.name, self.shared, until)
+            if ticket is None:
+                return None
+            self._emit_waited(began)
+        return await self._take(ticket, wait=True, until=until)
+
+    async def holder(self) -> Holder | None:
+        """Who holds the lock, as far as the backend tells."""
+        driver = self._session.driver
+        self._session.check_open()
+        if driver.mutex is not None:
+            return await driver.mutex.holder(self.name)
+        life = await self._session.life()
+        roll = await driver.read(life.id, self.name, "")
+        return Holder(roll.claims[0].owner, roll.claims[0].token) if roll.claims else None
+
+    async def _take(self, ticket: Ticket, *, wait: bool, until: float | None) -> L | None:
+        """Inside the gate: one attempt for each life of the session."""
+        session = self._session
+        now = session.runtime.now
+        began = now() if session.watched else 0.0
+        lease: L | None = None
+        life: Life | None = None
+        lives = 0
+        unreachable_since: float | None = None
+        try:
+            while True:
+                try:
+                    life = await session.life()
+                    mutex = session.driver.mutex
+                    if mutex is not None:
+                        lease = await self._seize(mutex, life, ticket, wait, until)
+                    else:
+                        lease = await self._queue(life, ticket, wait, until)
+                    break
+                except _ClaimVanished:
+                    # Somebody removed it, or its session died: the next claim will tell.
+                    session.check_open()
+                except SessionLost as error:
+                    # A waiter whose session died is never granted: it queues again,
+                    # in a new life, at the end.
+                    session.check_open()
+                    if life is not None:
+                        session.lose(life, str(error))
+                    lives += 1
+                    if not wait and lives > 1:
+                        raise Unavailable(f"the session was lost again: {error}") from error
+                    if until is not None and now() >= until:
+                        break
+                except Unavailable:
+                    if not wait:
+                        raise
+                    unreachable_since = unreachable_since or now()
+                    over = unreachable_since + session.ttl
+                    if now() >= (over if until is None else min(over, until)):
+                        raise
+                    await session.runtime.sleep(now() + session.ttl / 30)
+        finally:
+            if lease is None:
+                session.gates.leave(ticket)
+        if lease is not None and session.watched:
+            owner = session.owner
+            session.emit(Event("acquired", self.name, lease.token, owner, now() - began))
+        return lease
+
+    # -- the native mutex ------------------------------------------------------
+
+    async def _seize(
+        self, mutex: Mutex, life: Life, ticket: Ticket, wait: bool, until: float | None
+    ) -> L | None:
+        session = self._session
+        shared = self.shared
+        id = life.next_id()
+        grant = await mutex.seize(life.id, self.name, id, shared=shared, until=None)
+        if grant is None and wait:
+            began = session.runtime.now()
+            forever = float("inf") if until is None else until
+            grant = await mutex.seize(life.id, self.name, id, shared=shared, until=forever)
+            if grant is not None:
+                self._emit_waited(began)
+        if grant is None:
+            return None
+        try:
+            return self._lease_type(session, life, ticket, self.name, grant.token, id, grant)
+        except BaseException:
+            await session.runtime.finish(mutex.unseize(grant))
+            raise
+
+    # -- the roster ------------------------------------------------------------
+
+    async def _queue(self, life: Life, ticket: Ticket, wait: bool, until: float | None) -> L | None:
+        session = self._session
+        driver = session.driver
+        id = life.next_id()
+        lease: L | None = None
+        sure = False  # whether every request that could enter the claim was answered
+        try:
+            try:
+                roll = await driver.claim(life.id, self.name, id, "", None if wait else 1)
+                sure = True
+            except ConnectionError:
+                budget = session.ttl if wait else session.ttl / 3
+                roll = await session.retry(
+                    life,
+                    lambda: driver.claim(life.id, self.name, id, "", None if wait else 1),
+                    until,
+                    budget,
+                )
+            mine = _verdicts.granted(roll, 1)
+            if mine is None and wait:
+                began = session.runtime.now()
+                mine = await _Wait(session, life, self.name, id).granted(roll, until)
+                if mine is not None:
+                    self._emit_waited(began)
+            if mine is not None:
+                lease = self._lease_type(session, life, ticket, self.name, mine.token, id, None)
+            elif sure and not wait and roll.mine is None:
+                id = ""  # nothing was written: there is nothing to withdraw
+            return lease
+        finally:
+            if lease is None and id:
+                await session.runtime.finish(self._withdraw(life, id, sure))
+
+    async def _withdraw(self, life: Life, id: str, sure: bool) -> None:
+        session = self._session
+        if life.reason is not None:
+            return  # the claim died with the session
+        try:
+            await session.driver.withdraw(life.id, self.name, id)
+        except Unavailable:
+            sure = False
+        except SessionLost as error:
+            session.lose(life, str(error))
+        if not sure:
+            session.owe(life, self.name, id)
+
+    def _emit_waited(self, began: float) -> None:
+        session = self._session
+        if session.watched:
+            seconds = session.runtime.now() - began
+            session.emit(Event("waited", self.name, 0, session.owner, seconds))
+
+
+class _Wait:
+    """A claim that stands in the queue until it is granted, or the time or the life ends."""
+
+    __slots__ = ("_id", "_interest", "_life", "_name", "_session", "_wake")
+
+    def __init__(self, session: Session, life: Life, name: str, id: str) -> None:
+        self._session = session
+        self._life = life
+        self._name = name
+        self._id = id
+        self._wake = session.runtime.signal()
+        self._interest: Interest | None = None
+
+    async def granted(self, roll: Roll, until: float | None) -> Claim | None:
+        """Wait for the head of the queue; None if the time came first."""
+        session, life = self._session, self._life
+        driver, runtime = session.driver, session.runtime
+        poll, ttl = driver.traits.poll, session.ttl
+        session.waiting(life, self._wake)
+        try:
+            while True:
+                if life.reason is not None:
+                    raise SessionLost(life.reason)
+                if roll.mine is None:
+                    raise _ClaimVanished
+                mine = _verdicts.granted(roll, 1)
+                if mine is not None:
+                    return mine
+                if not await self._listening(roll.before):
+                    now = runtime.now()
+                    if until is not None and now >= until:
+                        return None
+                    nap = _verdicts.patience(roll.rank, poll, ttl) * (0.75 + runtime.random() / 2)
+                    await self._wake.wait(now + nap if until is None else min(now + nap, until))
+                    self._wake.clear()
+                roll = await session.retry(
+                    life, lambda: driver.read(life.id, self._name, self._id), None, ttl
+                )
+        finally:
+            session.not_waiting(life, self._wake)
+            if self._interest is not None:
+                driver.unlisten(self._interest)
+
+    async def _listening(self, before: str | None) -> bool:
+        """Watch the claim before ours; say whether that is new, so that one must look again."""
+        driver = self._session.driver
+        interest = Interest(self._life.id, self._name, self._id, before)
+        if interest == self._interest:
+            return False
+        if self._interest is not None:
+            driver.unlisten(self._interest)
+            self._interest = None
+        try:
+            await driver.listen(interest, self._wake.set)
+        except Unavailable:
+            return False  # no push for now: the bounded look does, and tries again
+        self._interest = interest
+        return True

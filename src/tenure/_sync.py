@@ -1,0 +1,251 @@
+"""The synchronous API. Its asyncio twin is `tenure.aio`; a parity test keeps them alike."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from ._coordinator import checked_name, checked_timeout, make_session
+from ._lease import BaseLease, State
+from ._model import Event, Holder
+from ._recipes.lock import LockRecipe
+from ._runtime.thread import ThreadRuntime, drive
+from ._session import Session
+from .errors import AcquireTimeout, InvalidArgument, LeaseLost
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Loss:
+    """The loss signal of a lease: set, with a reason, when the lease is lost."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def is_set(self) -> bool:
+        """Say whether the lease is lost, by the clock of this very moment."""
+        return self._lease.state is State.LOST
+
+    @property
+    def reason(self) -> str | None:
+        """Why the lease was lost; None if it was not."""
+        return self._lease.reason
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the lease is lost, at most `timeout` seconds; say whether it is."""
+        seconds = checked_timeout(timeout)
+        until = None if seconds is None else self._lease._session.runtime.now() + seconds
+        return drive(self._lease._signal().wait(until))
+
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+    def __repr__(self) -> str:
+        return f"<loss of {self._lease.name!r}: {self.reason or 'not lost'}>"
+
+
+class Lease(BaseLease):
+    """Proof of holding a lock: a token, a deadline and a loss signal.
+
+    Made by acquiring a lock, never by hand. Any thread may use it. As a context
+    manager it is released at the end of the block.
+    """
+
+    __slots__ = ()
+
+    @property
+    def lost(self) -> Loss:
+        """The loss signal: `lease.lost.wait(timeout)`, `if lease.lost: ...`."""
+        return Loss(self)
+
+    def release(self) -> None:
+        """Give the lock back.
+
+        Does nothing if it was released already. Raises `LeaseLost` if the lease was
+        lost before, and a `BackendError` if the backend does not answer; the lock is
+        then freed in the background, at the latest when the session ends.
+        """
+        drive(self._release())
+
+    def __enter__(self) -> Lease:
+        self.check()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.release()
+        except LeaseLost as loss:
+            if error is None:
+                raise
+            error.add_note(f"tenure: {loss}")
+
+
+class Lock:
+    """A lock's name and mode. Acquiring it returns a `Lease`; the lock itself holds nothing.
+
+    As a context manager it acquires on entry and releases on exit, raising
+    `LeaseLost` if the lease was lost in between; as a decorator it does so around
+    each call. One lock may be used by many threads at a time.
+    """
+
+    __slots__ = ("_entered", "_recipe", "timeout")
+
+    def __init__(self, session: Session, name: str, timeout: float | None, shared: bool) -> None:
+        self._recipe = LockRecipe(session, checked_name(name), shared, Lease)
+        self._entered: dict[object, list[Lease]] = {}
+        self.timeout = checked_timeout(timeout)
+
+    @property
+    def name(self) -> str:
+        """The lock's name, as it was asked for."""
+        return self._recipe.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether it admits other shared leases at the same time."""
+        return self._recipe.shared
+
+    def acquire(self, timeout: float | None = None) -> Lease:
+        """Acquire the lock, waiting in turn.
+
+        `timeout` is in seconds; None means the lock's own timeout, and without one
+        to wait for ever. Raises `AcquireTimeout` if the lock is still taken by then,
+        `Unavailable` if the backend cannot be reached for a whole TTL; then nothing
+        is held and no place in the queue is kept.
+        """
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        if seconds is None:
+            until = None
+        else:
+            until = self._recipe.now() + seconds
+        lease = drive(self._recipe.acquire(until))
+        if lease is None:
+            raise AcquireTimeout(f"{self.name!r} was still taken after {seconds:g} s")
+        return lease
+
+    def try_acquire(self) -> Lease | None:
+        """Acquire the lock if it is free at this moment; None if it is taken."""
+        return drive(self._recipe.try_acquire())
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock, as far as the backend tells; None if nobody does."""
+        return drive(self._recipe.holder())
+
+    def __enter__(self) -> Lease:
+        lease = self.acquire()
+        self._entered.setdefault(self._recipe.caller(), []).append(lease)
+        return lease
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        caller = self._recipe.caller()
+        leases = self._entered[caller]
+        lease = leases.pop()
+        if not leases:
+            del self._entered[caller]
+        lease.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function: each call runs while holding the lock."""
+        if inspect.iscoroutinefunction(function):
+            raise InvalidArgument(
+                f"{function.__qualname__} is a coroutine function: use a lock of tenure.aio"
+            )
+
+        @functools.wraps(function)
+        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return function(*args, **kwargs)
+
+        return locked
+
+    def __repr__(self) -> str:
+        return f"<{'shared ' if self.shared else ''}lock {self.name!r}>"
+
+
+class Coordinator:
+    """A connection to a backend, and an identity there. Made by `connect`.
+
+    Any number of threads may share one. It is a context manager; closing it releases
+    all that it holds.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def owner(self) -> str:
+        """The name under which it holds what it holds."""
+        return self._session.owner
+
+    @property
+    def ttl(self) -> float:
+        """How long, in seconds, its session outlives its last renewal."""
+        return self._session.ttl
+
+    def lock(self, name: str, *, timeout: float | None = None, shared: bool = False) -> Lock:
+        """A lock on a name of up to 1,000 characters. Nothing is asked of the backend yet.
+
+        `timeout` in seconds is the default of `acquire` and of `with`; None waits for
+        ever. `shared` asks for a reader's lock and raises `Unsupported` where the
+        driver has none.
+        """
+        return Lock(self._session, name, timeout, shared)
+
+    def close(self) -> None:
+        """Release all that it holds and disconnect. Does nothing the second time."""
+        drive(self._session.close())
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<coordinator {self.owner!r} at {self._session.driver.url}>"
+
+
+def connect(
+    url: str | None = None,
+    *,
+    namespace: str | None = None,
+    ttl: float | None = None,
+    owner: str | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> Coordinator:
+    """Connect to a backend.
+
+    `url` defaults to the variable TENURE_URL, else to lock files in the user's runtime
+    directory. Names in different namespaces never meet. `ttl` is how many seconds a
+    session outlives its last renewal (15 by default); after a crash of the holder, the
+    backend may need that long to free what it held. `owner` names this client to
+    others. `on_event` is called with each `Event`; it must be quick.
+
+    Raises `InvalidURL`, `UnknownDriver` or `InvalidArgument` for bad arguments,
+    `Unavailable` if the backend cannot be reached, `AuthenticationFailed` if it
+    refuses the credentials.
+    """
+    session = make_session(ThreadRuntime(), url, namespace, ttl, owner, on_event)
+    drive(session.open())
+    return Coordinator(session)

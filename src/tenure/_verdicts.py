@@ -1,0 +1,24 @@
+"""From a roll to who holds what: pure functions, shared by every recipe.
+
+A roster is one ordered list of claims. A mutex is held by the first; a claim that
+does not hold watches only the one before it.
+"""
+
+from __future__ import annotations
+
+from ._model import Claim, Roll
+
+
+def granted(roll: Roll, width: int) -> Claim | None:
+    """The claim that the roll was read for, if it is among the first `width`."""
+    return roll.mine if roll.mine is not None and roll.rank < width else None
+
+
+def patience(rank: int, poll: float, ttl: float) -> float:
+    """How long a waiter of this rank may sleep before it looks for itself, in seconds.
+
+    The first in line looks often, since it must find a dead holder; those behind it
+    look the more rarely the farther back they stand, so that n waiters cost the
+    backend no more than about log n looks per poll.
+    """
+    return min(poll * max(1, rank), max(poll, ttl))

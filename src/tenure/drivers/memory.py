@@ -1,0 +1,81 @@
+"""Coordination between the threads and tasks of one process: `memory://` or `memory://name`.
+
+All coordinators with one name share one store, across both APIs. It is the document
+rung over a dictionary, so what the tests of a program see here is what the contract
+says, not a shortcut beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._model import Claim, Interest, Traits
+from .._runtime.base import Runtime
+from .._url import Url
+from ..errors import InvalidURL
+from .base import Wake
+from .document import Document, DocumentDriver
+
+
+class _Store:
+    """The documents of one name, and who wants to be woken."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.lock = runtime.lock()
+        self.documents: dict[tuple[str, str, str], tuple[Document, int]] = {}
+        self.version = 0
+        self.wakes: dict[tuple[str, str], Wake] = {}
+
+
+_stores: dict[str, _Store] = {}
+
+
+class MemoryDriver(DocumentDriver):
+    """The document rung over a dictionary in this process."""
+
+    traits = Traits(scope="threads", durable_tokens=False, server=False, poll=0.5)
+
+    def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
+        super().__init__(url, runtime, namespace, ttl)
+        url.check_options(())
+        if url.path.strip("/") or url.username or len(url.hosts) > 1:
+            raise InvalidURL("memory: the URL is memory:// or memory://name")
+        name = str(url.hosts[0]) if url.hosts else ""
+        self._store = _stores.setdefault(name, _Store(runtime))
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to disconnect from."""
+
+    async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
+        return self._store.documents.get((self.namespace, kind, name), (None, 0))
+
+    async def save(self, kind: str, name: str, document: Document | None, version: Any) -> Any:
+        store, key = self._store, (self.namespace, kind, name)
+        with store.lock:
+            if store.documents.get(key, (None, 0))[1] != version:
+                return None
+            store.version += 1
+            if document is None:
+                del store.documents[key]
+            else:
+                store.documents[key] = (document, store.version)
+            return store.version
+
+    async def names(self, kind: str) -> Sequence[str]:
+        with self._store.lock:
+            return [key[2] for key in self._store.documents if key[:2] == (self.namespace, kind)]
+
+    async def moved_up(self, claim: Claim) -> None:
+        wake = self._store.wakes.get((self.namespace, claim.id))
+        if wake is not None:
+            wake()
+
+    async def listen(self, interest: Interest, wake: Wake) -> None:
+        self._store.wakes[self.namespace, interest.id] = wake
+
+    def unlisten(self, interest: Interest) -> None:
+        self._store.wakes.pop((self.namespace, interest.id), None)
