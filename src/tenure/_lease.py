@@ -10,16 +10,13 @@ import enum
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from ._gate import Ticket
 from ._model import Event, Grant
 from ._runtime.base import Signal
 from ._session import Life, Session
 from .errors import LeaseLost, SessionLost
-
-if TYPE_CHECKING:
-    from typing import Self
 
 logger = logging.getLogger("tenure")
 
@@ -184,7 +181,7 @@ class BaseLease:
         """Free it at the backend; what cannot be freed ends with the session."""
         try:
             await self._release()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the rest is closed whatever fails here
             logger.info("tenure: releasing %r at close failed: %s", self.name, error)
 
     async def _release(self) -> None:

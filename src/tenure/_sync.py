@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from ._coordinator import checked_name, checked_timeout, make_session
 from ._lease import BaseLease, State
@@ -73,7 +73,7 @@ class Lease(BaseLease):
         """
         drive(self._release())
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         self.check()
         return self
 
@@ -125,10 +125,7 @@ class Lock:
         is held and no place in the queue is kept.
         """
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        if seconds is None:
-            until = None
-        else:
-            until = self._recipe.now() + seconds
+        until = None if seconds is None else self._recipe.now() + seconds
         lease = drive(self._recipe.acquire(until))
         if lease is None:
             raise AcquireTimeout(f"{self.name!r} was still taken after {seconds:g} s")
@@ -211,7 +208,7 @@ class Coordinator:
         """Release all that it holds and disconnect. Does nothing the second time."""
         drive(self._session.close())
 
-    def __enter__(self) -> Coordinator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

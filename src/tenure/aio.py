@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from ._coordinator import checked_name, checked_timeout, make_session
 from ._lease import BaseLease, State
@@ -92,7 +92,7 @@ class Lease(BaseLease):
         """
         return _CancelOnLoss(self)
 
-    async def __aenter__(self) -> Lease:
+    async def __aenter__(self) -> Self:
         self.check()
         return self
 
@@ -190,10 +190,7 @@ class Lock:
         is held and no place in the queue is kept.
         """
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        if seconds is None:
-            until = None
-        else:
-            until = self._recipe.now() + seconds
+        until = None if seconds is None else self._recipe.now() + seconds
         lease = await self._recipe.acquire(until)
         if lease is None:
             raise AcquireTimeout(f"{self.name!r} was still taken after {seconds:g} s")
@@ -276,7 +273,7 @@ class Coordinator:
         """Release all that it holds and disconnect. Does nothing the second time."""
         await self._session.close()
 
-    async def __aenter__(self) -> Coordinator:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -20,7 +20,7 @@ from ..errors import SessionLost, Unavailable, Unsupported
 L = TypeVar("L", bound=BaseLease)
 
 
-class _ClaimVanished(Exception):  # noqa: N818 - not an error: the claim is entered again
+class _ClaimVanished(Exception):
     """The backend has no claim of this id any more."""
 
 
