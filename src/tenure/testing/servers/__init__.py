@@ -11,13 +11,14 @@ Whoever writes a driver for another backend derives from `Server`.
 
 from __future__ import annotations
 
-from ._base import Server, ServerFailed, ServerMissing, find_program
+from ._base import Server
 from ._etcd import EtcdServer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
 from ._run import free_port
 from ._sentinel import RedisSentinel, SentinelCluster
 from ._tls import Certificates
+from ._tools import ServerFailed, ServerMissing, find_program
 
 __all__ = [
     "Certificates",

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from ._base import PROBE_LIMIT, Server, ServerFailed, find_program
+from ._base import PROBE_LIMIT, Server
 from ._run import free_port
+from ._tools import ServerFailed, find_program
 
 _PACKAGE = "etcd-server"
 _CALL_LIMIT = 10.0

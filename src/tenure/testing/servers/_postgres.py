@@ -7,14 +7,17 @@ import os
 import pwd
 import shutil
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlencode
 
-from ._base import Server, ServerFailed, ServerMissing, find_program, run_tool, write_private
+from ._base import Server
+from ._tools import ServerFailed, ServerMissing, find_program, run_tool, write_private
 
 _PACKAGE = "postgresql"
+_template_lock = threading.Lock()
 
 
 class PostgresServer(Server):
@@ -74,12 +77,9 @@ class PostgresServer(Server):
         if not self._data.exists():
             if account is not None:
                 shutil.chown(self.folder, account)
-            options = ["-U", "postgres", "-A", "trust", "-N", "--encoding=UTF8", "--locale=C"]
-            run_tool(
-                [_program("initdb"), "-D", str(self._data), *options],
-                home=self.folder,
-                account=account,
-            )
+            template = _template(self.folder.parent, account)
+            copy = ["cp", "-a", str(template), str(self._data)]
+            run_tool(copy, home=self.folder, account=account)
         # The socket file lies in a folder that nobody else can enter.
         method = "trust" if self.password is None else "scram-sha-256"
         host = f"{'hostssl' if self.tls else 'host'} all all {self.host}/32 {method}"
@@ -130,6 +130,22 @@ class PostgresServer(Server):
         if self.user == "postgres" and secret:
             role = f"ALTER ROLE postgres{secret};"
         self.psql(f"{role}\nALTER DATABASE postgres OWNER TO {name};\n")
+
+
+def _template(run: Path, account: str | None) -> Path:
+    """A fresh data folder, made once per run: a copy takes a tenth of what initdb does."""
+    folder = run / "postgresql-template"
+    with _template_lock:
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            if account is not None:
+                shutil.chown(folder, account)
+            options = ["-U", "postgres", "-A", "trust", "-N", "--encoding=UTF8", "--locale=C"]
+            command = [_program("initdb"), "-D", str(folder / "data"), *options]
+            run_tool(command, home=folder, account=account)
+            (folder / "ready").touch()
+    return folder / "data"
 
 
 def _literal(text: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
-from ._base import PROBE_LIMIT, Server, ServerFailed, find_program, write_private
+from ._base import PROBE_LIMIT, Server
+from ._tools import ServerFailed, find_program, write_private
 
 
 class RedisServer(Server):

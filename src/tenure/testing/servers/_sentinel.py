@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from . import _proc
-from ._base import START_LIMIT, Server, ServerFailed, find_program, write_private
+from ._base import START_LIMIT, Server
 from ._redis import RedisServer
+from ._tools import ServerFailed, find_program, write_private
 
 _SENTINELS = 3
 _QUORUM = 2
