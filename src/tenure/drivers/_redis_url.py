@@ -1,0 +1,69 @@
+"""What a Redis URL says."""
+
+from __future__ import annotations
+
+from .._url import Host, Url
+from ..errors import InvalidURL
+from ..wires.redis import Settings, Tls
+
+_TLS_OPTIONS = {"ca", "cert", "key", "verify"}
+
+
+def settings(url: Url, patience: float) -> Settings:
+    """The wire's settings; `InvalidURL` if the URL does not fit its scheme."""
+    known = {"connections"}
+    path = service = ""
+    hosts = url.hosts
+    if url.scheme == "unix":
+        known |= {"db"}
+        if hosts or not url.path:
+            raise InvalidURL("unix: write unix:///path/of/the/socket?db=0")
+        path, database = url.path, url.options.get("db", "")
+    elif url.scheme == "redis+sentinel":
+        known |= {"sentinel_username", "sentinel_password", "tls"} | _TLS_OPTIONS
+        hosts = tuple(host.or_port(26379) for host in hosts)
+        service, _, database = url.path.lstrip("/").partition("/")
+        if not hosts or not service:
+            raise InvalidURL("redis+sentinel: write redis+sentinel://host:26379/service/0")
+    else:
+        if url.scheme == "rediss":
+            known |= _TLS_OPTIONS
+        if len(hosts) > 1:
+            raise InvalidURL(
+                f"{url.scheme}: one host only; for several sentinels write redis+sentinel://"
+            )
+        hosts = tuple(host.or_port(6379) for host in hosts) or (Host("localhost", 6379),)
+        database = url.path.lstrip("/")
+    url.check_options(known)
+    return Settings(
+        hosts=hosts,
+        path=path,
+        service=service,
+        username=url.username,
+        password=url.password,
+        sentinel_username=url.options.get("sentinel_username"),
+        sentinel_password=url.options.get("sentinel_password"),
+        database=_database(url.scheme, database),
+        tls=_tls(url),
+        patience=patience,
+        connections=int(url.number("connections", 64, least=1)),
+    )
+
+
+def _database(scheme: str, text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise InvalidURL(f"{scheme}: a database is a number such as 0")
+    return int(text)
+
+
+def _tls(url: Url) -> Tls | None:
+    if url.scheme != "rediss" and not url.flag("tls"):
+        if _TLS_OPTIONS & url.options.keys():
+            raise InvalidURL(f"{url.scheme}: TLS options have no effect without tls=true")
+        return None
+    option = url.options.get
+    if option("key") is not None and option("cert") is None:
+        raise InvalidURL(f"{url.scheme}: option 'key' needs 'cert' too")
+    return Tls(option("ca"), option("cert"), option("key"), url.flag("verify", True))

@@ -1,0 +1,198 @@
+"""What both Redis wires share: where to connect, the greeting, and what errors mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import hiredis
+
+from .._url import Host
+from ..errors import (
+    AuthenticationFailed,
+    BackendError,
+    InvalidURL,
+    OutcomeUnknown,
+    ProtocolError,
+    StorageError,
+    TenureError,
+    Unavailable,
+    Unsupported,
+)
+
+Reply = bytes | int | None | Sequence["Reply"] | hiredis.ReplyError
+Word = bytes | str | int
+
+pack: Callable[[tuple[Word, ...]], bytes] = cast("Any", hiredis.pack_command)
+"""A command as it goes over the wire."""
+
+MORE: Final[Any] = object()
+"""What the parser answers while a reply is incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to verify the server, and what to show it: paths of PEM files."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files; `InvalidURL` if they cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if not self.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.cert is not None:
+                # A password for the key would be asked for on the terminal: refuse instead.
+                context.load_cert_chain(self.cert, self.key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidURL(f"redis: the TLS files cannot be used: {error}") from error
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a wire must know to connect."""
+
+    hosts: tuple[Host, ...]
+    """The server, or the sentinels where `service` is given; none for a socket file."""
+    path: str = ""
+    service: str = ""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: Tls | None = None
+    patience: float = 10.0
+    connections: int = 64
+    """At most so many connections at a time; further calls wait for a free one."""
+
+    @property
+    def label(self) -> str:
+        """What to call the backend in a message."""
+        if self.service:
+            return f"redis master {self.service!r}"
+        return f"redis at {self.path or ','.join(map(str, self.hosts))}"
+
+
+def hello(username: str | None, password: str | None) -> bytes:
+    """The first command on a connection: it authenticates, and asks what answers there."""
+    words: list[Word] = [b"HELLO", 2]
+    if username is not None or password is not None:
+        words += [b"AUTH", username or "default", password or ""]
+    return pack(tuple(words))
+
+
+def check_hello(reply: Reply, settings: Settings, *, sentinel: bool) -> None:
+    """See that a usable server answered. What it says is not quoted: it may echo a secret."""
+    label = settings.label
+    if isinstance(reply, hiredis.ReplyError):
+        text = str(reply)
+        if text.startswith("ERR unknown command"):
+            raise Unsupported(f"{label}: the server is older than Redis 6.0")
+        raise type(translate(text, label))(f"{label}: {_refusal(text)}")
+    if not isinstance(reply, list):
+        raise ProtocolError(f"{label}: the greeting was not answered in Redis' protocol")
+    facts = dict(zip(reply[::2], reply[1::2], strict=False))
+    mode = facts.get(b"mode")
+    if sentinel != (mode == b"sentinel"):
+        raise InvalidURL(
+            f"{label}: this is not a sentinel; for a server itself write redis://"
+            if sentinel
+            else f"{label}: this is a sentinel; write redis+sentinel://host:port/service"
+        )
+    if mode == b"cluster":
+        raise Unsupported(f"{label}: Redis Cluster is not supported")
+    if settings.service and not sentinel and facts.get(b"role") != b"master":
+        raise Unavailable(f"{label}: the server that the sentinels name is no master (yet)")
+
+
+def translate(text: str, label: str) -> TenureError:
+    """The exception for an error reply. No command that got one was carried out."""
+    code = text.partition(" ")[0]
+    if code == "ERR" and (inside := _INSIDE_SCRIPT.search(text)):
+        code = inside[1]  # how Redis 6 reports a command that failed within a script
+    message = f"{label}: {text}"
+    if code in _NOT_NOW or text.startswith("ERR max number of clients"):
+        return Unavailable(message)
+    if code in {"NOAUTH", "WRONGPASS", "NOPERM"} or _BAD_LOGIN.match(text):
+        return AuthenticationFailed(message)
+    if code in {"OOM", "MISCONF"}:
+        return StorageError(message)
+    if code in {"MOVED", "ASK", "CROSSSLOT"}:
+        return Unsupported(f"{label}: Redis Cluster is not supported")
+    return BackendError(message)
+
+
+_INSIDE_SCRIPT = re.compile(r"Error running script.*?-([A-Z]+) ", re.DOTALL)
+_BAD_LOGIN = re.compile(r"ERR (invalid password|AUTH |Client sent AUTH)")
+_NOT_NOW = frozenset(
+    {"LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS"}
+)
+STALE = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
+"""Error codes after which every connection should be made anew: the master has moved."""
+
+
+def _refusal(text: str) -> str:
+    code = text.partition(" ")[0]
+    if code == "NOAUTH":
+        return "the server asks for a password"
+    if code == "WRONGPASS" or _BAD_LOGIN.match(text):
+        return "the user name or password is wrong"
+    return f"the greeting was refused ({code})"
+
+
+def bad_database(text: str, settings: Settings) -> TenureError:
+    """The exception for a refused SELECT."""
+    if text.startswith("ERR"):
+        return InvalidURL(f"{settings.label}: there is no database {settings.database}: {text}")
+    return translate(text, settings.label)
+
+
+def unreached(error: Exception, label: str) -> TenureError:
+    """The exception for a connection that could not be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return AuthenticationFailed(f"{label}: the server's certificate: {error.verify_message}")
+    return Unavailable(f"{label}: cannot connect: {_reason(error)}")
+
+
+def unsent(error: Exception, label: str) -> TenureError:
+    """The exception for a command of which the server cannot have got the end."""
+    return Unavailable(f"{label}: sending failed: {_reason(error)}")
+
+
+def unanswered(error: Exception, label: str) -> TenureError:
+    """The exception for a command that was sent and got no usable reply."""
+    if isinstance(error, hiredis.ProtocolError):
+        return ProtocolError(f"{label}: the answer is not in Redis' protocol ({error})")
+    return OutcomeUnknown(f"{label}: no reply: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def left(until: float) -> float:
+    """Seconds to go on the monotonic clock; never none, since 0 would mean for ever."""
+    return max(0.001, until - time.monotonic())
+
+
+def void(descriptor: int) -> None:
+    """Close what a descriptor refers to, and keep its number occupied.
+
+    A finalizer that closes the number later then closes nothing else. Nothing is sent:
+    the connection lives on in the process that shares it.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, descriptor, inheritable=False)
+    os.close(null)

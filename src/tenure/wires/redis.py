@@ -1,0 +1,336 @@
+"""Redis over plain sockets: a blocking wire and an asyncio wire with the same methods.
+
+hiredis packs and parses; sockets carry. A call is one command and its one reply, on a
+connection that nobody else uses meanwhile. A connection on which anything went wrong is
+dropped, and with it every idle one, which most likely shares its fate. A call is
+bounded as a whole and not by each read, so that a trickle of bytes cannot prolong it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
+
+import hiredis
+
+from .._runtime.base import Flavour
+from .._url import Host
+from ..errors import OutcomeUnknown, ProtocolError, TenureError, Unavailable
+from ._redis import (
+    MORE,
+    STALE,
+    Reply,
+    Settings,
+    Tls,
+    Word,
+    bad_database,
+    check_hello,
+    hello,
+    left,
+    pack,
+    translate,
+)
+
+__all__ = ["MORE", "Link", "Reply", "Script", "Settings", "Tls", "Wire", "wire"]
+
+
+class Script:
+    """A Lua script and the digest that the server knows it by."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        # SHA-1 is Redis' name for a script, and protects nothing here.
+        self.digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+class Link(Protocol):
+    """One connection. Whoever uses it has it alone."""
+
+    def usable(self) -> bool:
+        """Say whether the idle connection still looks alive."""
+        ...
+
+    async def call(self, packed: bytes, patience: float) -> Reply:
+        """Send a command and return its reply. After an error the link must be dropped."""
+        ...
+
+    async def send(self, packed: bytes, patience: float) -> None:
+        """Send a command whose reply `receive` will return."""
+        ...
+
+    async def receive(self, patience: float) -> Reply:
+        """The next reply, or `MORE` if none came in so many seconds."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the connection from outside, so that whoever waits on it gets an error."""
+        ...
+
+    def drop(self) -> None:
+        """Close the connection."""
+        ...
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptor, and say nothing to the server."""
+        ...
+
+
+L = TypeVar("L", bound=Link)
+
+_abandoned: list[object] = []
+"""Links that a forked child inherited; kept, for their finalizers belong to the parent."""
+
+
+class Wire(ABC, Generic[L]):
+    """A few connections to one Redis server; the one used last is used next."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._free: list[L] = []
+        self._slots = [None] * settings.connections  # one for each that may yet be opened
+        self._links: set[L] = set()
+        self._waiting = 0
+        self._closed = False
+        self._tls: ssl.SSLContext | None = None
+
+    # -- what a driver calls -------------------------------------------------
+
+    def prepare(self) -> None:
+        """Read the TLS files: first of all, and where a short wait for a disk may be."""
+        if self.settings.tls is not None:
+            self._tls = self.settings.tls.context()
+
+    async def command(self, *words: Word) -> Reply:
+        """Carry out one command."""
+        reply = await self._call(pack(words))
+        if type(reply) is hiredis.ReplyError:
+            raise self._refused(str(reply))
+        return reply
+
+    async def run(self, script: Script, *words: Word) -> Reply:
+        """Run a script: `words` are the number of keys, the keys and the arguments."""
+        reply = await self._call(pack((b"EVALSHA", script.digest, *words)))
+        if type(reply) is hiredis.ReplyError:
+            if str(reply).startswith("NOSCRIPT"):
+                return await self.command(b"EVAL", script.text, *words)
+            raise self._refused(str(reply))
+        return reply
+
+    async def subscribe(self, channel: bytes) -> L:
+        """A connection of its own on which the channel's messages arrive; confirmed."""
+        until = time.monotonic() + self.settings.patience
+        link = await self._connect(until)
+        try:
+            packed = pack((b"SUBSCRIBE", channel))
+            reply = await link.call(packed, left(until))
+            if type(reply) is hiredis.ReplyError:
+                raise self._refused(str(reply))
+            if not isinstance(reply, list) or reply[:1] != [b"subscribe"]:
+                raise ProtocolError(f"{self.settings.label}: subscribing was answered wrongly")
+        except BaseException:
+            self.discard(link)
+            raise
+        return link
+
+    async def ping(self, link: L) -> None:
+        """Send a sign of life on a subscribed connection; the answer arrives like a message."""
+        await link.send(pack((b"PING",)), self.settings.patience)
+
+    def discard(self, link: L) -> None:
+        """Close a connection for good."""
+        self._links.discard(link)
+        link.drop()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close every connection; calls in flight fail."""
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connections without a word."""
+        self._closed = True
+        links = list(self._links)
+        _abandoned.extend(links)
+        for link in links:
+            link.abandon()
+        self._links.clear()
+        self._free.clear()
+
+    # -- connections that come and go ----------------------------------------
+
+    async def _call(self, packed: bytes) -> Reply:
+        patience = self.settings.patience
+        link = self._take_free()
+        if link is None:
+            until = time.monotonic() + patience
+            link = await self._take(until)
+            patience = left(until)
+        try:
+            reply = await link.call(packed, patience)
+        except BaseException as error:
+            self._retire(link)
+            if isinstance(error, ConnectionError):
+                self._drop_idle()
+            raise
+        self._free.append(link)
+        if self._waiting or self._closed:
+            self._returned()
+        return reply
+
+    def _take_free(self) -> L | None:
+        free = self._free
+        while free:
+            try:
+                link = free.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if link.usable():
+                return link
+            self._retire(link)
+        return None
+
+    async def _take(self, until: float) -> L:
+        while True:
+            if self._closed:
+                raise Unavailable(f"{self.settings.label}: the connection was closed")
+            try:
+                self._slots.pop()
+            except IndexError:
+                if not await self._wait(until):
+                    limit = self.settings.connections
+                    raise Unavailable(
+                        f"{self.settings.label}: all {limit} connections are busy"
+                    ) from None
+                link = self._take_free()
+                if link is not None:
+                    return link
+                continue
+            try:
+                return await self._connect(until)
+            except BaseException:
+                self._slots.append(None)
+                self._notify()
+                raise
+
+    def _retire(self, link: L) -> None:
+        self.discard(link)
+        self._slots.append(None)
+        if self._waiting:
+            self._notify()
+
+    def _returned(self) -> None:
+        if self._closed:
+            self._drop_idle()
+        self._notify()
+
+    def _drop_idle(self) -> None:
+        while self._free:
+            try:
+                link = self._free.pop()
+            except IndexError:
+                return
+            self._retire(link)
+
+    def _refused(self, text: str) -> TenureError:
+        if text.partition(" ")[0] in STALE:
+            self._drop_idle()
+        return translate(text, self.settings.label)
+
+    # -- making a connection -------------------------------------------------
+
+    async def _connect(self, until: float) -> L:
+        """A new connection, greeted, and with the right database selected."""
+        settings = self.settings
+        if settings.service:
+            host: Host | None = await self._master(until)
+        else:
+            host = settings.hosts[0] if settings.hosts else None
+        link = await self._greeted(host, until, sentinel=False)
+        if settings.database:
+            try:
+                packed = pack((b"SELECT", settings.database))
+                reply = await self._ask(link, packed, until)
+                if type(reply) is hiredis.ReplyError:
+                    raise bad_database(str(reply), settings)
+            except BaseException:
+                self.discard(link)
+                raise
+        return link
+
+    async def _greeted(self, host: Host | None, until: float, *, sentinel: bool) -> L:
+        settings = self.settings
+        if sentinel:
+            login = (settings.sentinel_username, settings.sentinel_password)
+        else:
+            login = (settings.username, settings.password)
+        link = await self._dial(host, until)
+        self._links.add(link)
+        try:
+            check_hello(await self._ask(link, hello(*login), until), settings, sentinel=sentinel)
+            if self._closed:
+                raise Unavailable(f"{settings.label}: the connection was closed")
+        except BaseException:
+            self.discard(link)
+            raise
+        return link
+
+    async def _ask(self, link: L, packed: bytes, until: float) -> Reply:
+        try:
+            return await link.call(packed, left(until))
+        except OutcomeUnknown as error:
+            # Nothing that the caller asked for was sent yet.
+            raise Unavailable(str(error)) from error
+
+    async def _master(self, until: float) -> Host:
+        """Ask the sentinels, each in turn, where the master is."""
+        settings = self.settings
+        words = (b"SENTINEL", b"get-master-addr-by-name", settings.service)
+        cause: Exception | None = None
+        fault = "no sentinel answers"
+        for index, sentinel in enumerate(settings.hosts):
+            # A silent sentinel must not use up the time of those behind it.
+            share = time.monotonic() + left(until) / (len(settings.hosts) - index + 1)
+            try:
+                link = await self._greeted(sentinel, share, sentinel=True)
+                try:
+                    reply = await self._ask(link, pack(words), share)
+                finally:
+                    self.discard(link)
+            except (Unavailable, ProtocolError) as error:
+                cause = error
+                continue
+            if type(reply) is hiredis.ReplyError:
+                raise translate(str(reply), settings.label)
+            if isinstance(reply, list) and len(reply) == 2:
+                name, port = reply
+                if isinstance(name, bytes) and isinstance(port, bytes) and port.isdigit():
+                    return Host(name.decode(), int(port))
+            fault = "the sentinels do not know it"
+        raise Unavailable(f"{settings.label}: {fault}") from cause
+
+    @abstractmethod
+    async def _dial(self, host: Host | None, until: float) -> L:
+        """A bare connection to the host, or to the socket file if there is none."""
+
+    @abstractmethod
+    async def _wait(self, until: float) -> bool:
+        """Wait until a connection or a slot may be free; say whether it was in time."""
+
+    @abstractmethod
+    def _notify(self) -> None:
+        """A connection or a slot is free: let one of those who wait look again."""
+
+
+def wire(settings: Settings, flavour: Flavour) -> Wire[Any]:
+    """The wire for a flavour of concurrency. Only asyncio's imports asyncio."""
+    if flavour == "asyncio":
+        from ._redis_asyncio import AsyncioWire
+
+        return AsyncioWire(settings)
+    from ._redis_blocking import BlockingWire
+
+    return BlockingWire(settings)
