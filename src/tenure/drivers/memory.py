@@ -31,6 +31,14 @@ class _Store:
 _stores: dict[str, _Store] = {}
 
 
+def stored_claims(name: str) -> int:
+    """How many claims the store of a name holds, for tests that look for leftovers."""
+    store = _stores.get(name)
+    if store is None:
+        return 0
+    return sum(len(document.get("claims", ())) for document, _ in store.documents.values())
+
+
 class MemoryDriver(DocumentDriver):
     """The document rung over a dictionary in this process."""
 

@@ -1,0 +1,173 @@
+"""What the conformance kit must know of a backend: how it starts, and how to reach it.
+
+The author of another driver derives from `Backend`, and from `servers.Server` for its
+server, and hands the class to `tenure.testing.kit.conformance`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from .._model import Traits
+from .._url import Url
+from ..drivers import registry
+from .servers import EtcdServer, PostgresServer, RedisServer, Server
+
+
+class Backend(ABC):
+    """One backend, started once for a whole suite."""
+
+    name: ClassVar[str]
+    """As it appears in the table of results."""
+    scheme: ClassVar[str]
+    """The URL scheme under which the driver is registered."""
+    server: Server | None = None
+    """The server to restart, pause and cut off; None if the backend has none."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Bring the backend up."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Take the backend down and leave nothing behind."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL to connect with."""
+
+    @abstractmethod
+    def footprint(self) -> int:
+        """How many things the backend keeps now (keys, locks, leases), in any unit.
+
+        The kit compares two counts to find what an acquire left behind.
+        """
+
+    @classmethod
+    def traits(cls) -> Traits:
+        """What the driver claims."""
+        return registry.find(Url(cls.scheme)).traits
+
+
+class MemoryBackend(Backend):
+    """A dictionary in this process."""
+
+    name = "memory"
+    scheme = "memory"
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    @property
+    def url(self) -> str:
+        return "memory://kit"
+
+    def footprint(self) -> int:
+        from ..drivers.memory import stored_claims
+
+        return stored_claims("kit")
+
+
+class FileBackend(Backend):
+    """A folder of lock files."""
+
+    name = "file"
+    scheme = "file"
+    _folder = ""
+
+    def start(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="tenure-kit-")
+
+    def stop(self) -> None:
+        shutil.rmtree(self._folder)
+
+    @property
+    def url(self) -> str:
+        return f"file://{self._folder}"
+
+    def footprint(self) -> int:
+        with open("/proc/locks", encoding="ascii") as table:
+            return sum("FLOCK" in line for line in table)
+
+
+class ServerBackend(Backend):
+    """A backend with a server of its own."""
+
+    server: Server
+
+    @abstractmethod
+    def make_server(self) -> Server:
+        """A server that is not started yet."""
+
+    def start(self) -> None:
+        self.server = self.make_server()
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.close()
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+class RedisBackend(ServerBackend):
+    """One Redis without persistence."""
+
+    name = "redis"
+    scheme = "redis"
+    server: RedisServer
+
+    def make_server(self) -> RedisServer:
+        return RedisServer()
+
+    def footprint(self) -> int:
+        keys = self.server.command("KEYS", "*")
+        return sum(b":r:" in key or b":b:" in key for key in keys)
+
+
+class PostgresqlBackend(ServerBackend):
+    """One PostgreSQL."""
+
+    name = "postgresql"
+    scheme = "postgresql"
+    server: PostgresServer
+
+    def make_server(self) -> PostgresServer:
+        return PostgresServer()
+
+    def footprint(self) -> int:
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        return int(self.server.psql(query).strip())
+
+
+class EtcdBackend(ServerBackend):
+    """One etcd."""
+
+    name = "etcd"
+    scheme = "etcd"
+    server: EtcdServer
+
+    def make_server(self) -> EtcdServer:
+        return EtcdServer()
+
+    def footprint(self) -> int:
+        encode = self.server.encode
+        body = {"key": encode("/tenure/"), "range_end": encode("/tenure0"), "count_only": True}
+        return int(self.server.call("kv/range", body).get("count", 0))
+
+
+BACKENDS: tuple[type[Backend], ...] = (
+    MemoryBackend,
+    FileBackend,
+    RedisBackend,
+    PostgresqlBackend,
+    EtcdBackend,
+)

@@ -1,0 +1,236 @@
+"""Cases and the world that they run in.
+
+A case is written once, as `async def`, and uses the public API of either flavour:
+`await env(lock.acquire())` awaits what the asyncio API returns, and takes what the
+synchronous one has already done. On the thread runtime the case is driven without an
+event loop, and its helpers are real threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import tenure
+import tenure.aio
+
+from ..._model import Traits
+from ..._runtime.thread import drive
+from ..backends import Backend
+from ..proxy import Proxy
+from .actor import Actor
+
+Flavour: TypeAlias = Literal["thread", "asyncio"]
+FLAVOURS: tuple[Flavour, ...] = ("thread", "asyncio")
+CASE_SECONDS_MAX = 120.0
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
+Body: TypeAlias = Callable[["Env"], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a driver must claim for a case to make sense."""
+
+    met: Callable[[Traits], bool]
+    reason: str
+    """What the table says where it is not met."""
+
+
+SERVER = Need(lambda traits: traits.server, "no server")
+EXPIRES = Need(lambda traits: traits.expires, "leases have no deadline")
+SHARED = Need(lambda traits: traits.shared, "refused: no shared locks")
+EXCLUSIVE_ONLY = Need(lambda traits: not traits.shared, "has shared locks")
+PROCESSES = Need(lambda traits: traits.scope != "threads", "one process only")
+THREADS_ONLY = Need(lambda traits: traits.scope == "threads", "works between processes")
+FAIR = Need(lambda traits: traits.fair, "no order among clients")
+SEES_DEATH = Need(lambda traits: traits.frees_on_death, "frees after the TTL")
+ENDS_WITH_CONNECTION = Need(
+    lambda traits: traits.frees_on_death and traits.server, "leases outlive a connection"
+)
+OUTLIVES_CONNECTION = Need(
+    lambda traits: traits.server and not traits.frees_on_death, "leases end with a connection"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One promise, and the code that tries to break it."""
+
+    name: str
+    rules: tuple[int, ...]
+    text: str
+    body: Body
+    needs: tuple[Need, ...]
+    flavours: tuple[Flavour, ...]
+
+    def unmet(self, traits: Traits) -> str | None:
+        """Why the case does not apply to a driver; None if it does."""
+        for need in self.needs:
+            if not need.met(traits):
+                return need.reason
+        return None
+
+
+CASES: list[Case] = []
+
+
+def case(
+    *rules: int, needs: tuple[Need, ...] = (), flavours: tuple[Flavour, ...] = FLAVOURS
+) -> Callable[[Body], Body]:
+    """Register a case. `rules` are the lease rules that it defends."""
+
+    def register(body: Body) -> Body:
+        name = getattr(body, "__name__", "")
+        text = " ".join((inspect.getdoc(body) or "").split())
+        CASES.append(Case(name, rules, text, body, needs, flavours))
+        return body
+
+    return register
+
+
+class Task:
+    """Work in the background of a case: a thread or an asyncio task."""
+
+    def __init__(self, env: Env, work: Work) -> None:
+        self._env = env
+        self._future: Future[Any] = Future()
+        self.task: asyncio.Task[None] | None = None
+
+        async def run() -> None:
+            try:
+                self._future.set_result(await work())
+            except BaseException as error:
+                if not self._future.done():
+                    self._future.set_exception(error)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+
+        if env.flavour == "asyncio":
+            self.task = asyncio.get_running_loop().create_task(run())
+        else:
+            self._thread = threading.Thread(target=lambda: drive(run()), daemon=True)
+            self._thread.start()
+
+    def done(self) -> bool:
+        """Say whether the work has ended."""
+        return self._future.done()
+
+    async def result(self, timeout: float = 30.0) -> Any:
+        """Wait for the work and return what it returned, or raise what it raised."""
+        await self._env.until(self._future.done, timeout, "the background work to end")
+        if self.task is None:
+            self._thread.join(timeout)
+        return self._future.result(0)
+
+
+class Env:
+    """The world of one run of one case: a flavour, a backend, and a namespace of its own."""
+
+    def __init__(self, backend: Backend, flavour: Flavour, namespace: str) -> None:
+        self.backend = backend
+        self.flavour = flavour
+        self.namespace = namespace
+        self.traits = backend.traits()
+        self.ttl = max(1.0, self.traits.min_ttl)
+        self.events: list[tenure.Event] = []
+        self._names = 0
+        self._coordinators: list[Any] = []
+        self._closers: list[Callable[[], object]] = []
+
+    async def __call__(self, value: Any) -> Any:
+        """The result of a call to either API."""
+        return await value if inspect.isawaitable(value) else value
+
+    async def connect(self, url: str | None = None, **options: Any) -> Any:
+        """A coordinator of this flavour; it is closed when the case ends."""
+        options = {"namespace": self.namespace, "ttl": self.ttl} | options
+        module = tenure.aio if self.flavour == "asyncio" else tenure
+        coordinator = await self(module.connect(url or self.backend.url, **options))
+        self._coordinators.append(coordinator)
+        return coordinator
+
+    def name(self) -> str:
+        """A lock name that nobody else uses."""
+        self._names += 1
+        return f"case-{self._names}"
+
+    def spawn(self, work: Work) -> Task:
+        """Run work in the background."""
+        return Task(self, work)
+
+    def actor(self, **options: Any) -> Actor:
+        """Another process with a coordinator of its own; it is ended with the case."""
+        options = {"namespace": self.namespace, "ttl": self.ttl} | options
+        actor = Actor(self.flavour, options.pop("url", self.backend.url), options)
+        self._closers.append(actor.kill)
+        return actor
+
+    def proxy(self) -> Proxy:
+        """A proxy before the server."""
+        server = self.backend.server
+        assert server is not None
+        proxy = Proxy(server.host, server.port).start()
+        self._closers.append(proxy.close)
+        return proxy
+
+    def url_through(self, proxy: Proxy) -> str:
+        """The backend's URL by way of the proxy."""
+        server = self.backend.server
+        assert server is not None
+        return server.url_at(proxy.port)
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, where passing time is what the case is about."""
+        if self.flavour == "asyncio":
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)
+
+    async def until(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
+        """Wait for a condition, and fail if it has not come true in time."""
+        give_up = tenure.now() + seconds
+        while not condition():
+            if tenure.now() > give_up:
+                raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+            await self.pause(0.002)
+
+    async def close(self) -> None:
+        """End everything that the case started."""
+        for closer in reversed(self._closers):
+            closer()
+        for coordinator in reversed(self._coordinators):
+            await self(coordinator.close())
+
+    def session_of(self, coordinator: Any) -> Any:
+        """The session inside of a coordinator, for cases that break it on purpose."""
+        return coordinator._session
+
+
+def run(case: Case, backend: Backend, flavour: Flavour, namespace: str) -> None:
+    """Run one case once; raises whatever it finds."""
+    env = Env(backend, flavour, namespace)
+
+    async def whole() -> None:
+        try:
+            await case.body(env)
+        finally:
+            await env.close()
+
+    quiet = logging.getLogger("tenure")
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)  # the losses that cases provoke are not news
+    try:
+        if flavour == "asyncio":
+            asyncio.run(asyncio.wait_for(whole(), CASE_SECONDS_MAX))
+        else:
+            drive(whole())
+    finally:
+        quiet.setLevel(level)

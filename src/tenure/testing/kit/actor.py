@@ -1,0 +1,184 @@
+"""A coordinator in another process, told what to do over a pipe.
+
+The kit pauses, kills and interrupts it. `python -m tenure.testing.kit.actor` is its
+other half: one JSON object per line each way, answered in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import tenure
+import tenure.aio
+from tenure._runtime.thread import drive
+
+ANSWER_SECONDS_MAX = 30.0
+
+
+class Actor:
+    """The kit's handle on the other process."""
+
+    def __init__(self, flavour: str, url: str, options: dict[str, Any]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tenure.testing.kit.actor", flavour],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.send(url=url, options=options)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def send(self, **order: Any) -> None:
+        """Give an order without waiting for the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self, seconds: float = ANSWER_SECONDS_MAX) -> dict[str, Any]:
+        """The answer to the oldest order that was not answered yet."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            raise AssertionError(f"process {self.pid} gave no answer in {seconds:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise AssertionError(f"process {self.pid} ended with {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ready(self) -> Actor:
+        """Wait until it is connected."""
+        answer = self.answer()
+        assert "error" not in answer, answer
+        return self
+
+    def do(self, order: str, **more: Any) -> dict[str, Any]:
+        """Give an order and wait for its answer."""
+        self.send(do=order, **more)
+        return self.answer()
+
+    def stop(self) -> None:
+        """SIGSTOP; returns when the process has really stopped."""
+        os.kill(self.pid, signal.SIGSTOP)
+        give_up = time.monotonic() + 10
+        while self._state() != "T":
+            assert time.monotonic() < give_up, "the process did not stop"
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def interrupt(self) -> None:
+        """SIGINT."""
+        os.kill(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end. Harmless the second time."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass  # an order that nobody reads any more
+
+    def _state(self) -> str:
+        with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0]
+
+
+class _Stage:
+    """The actor's own side: carries out orders with the API of its flavour."""
+
+    def __init__(self, flavour: str) -> None:
+        self._flavour = flavour
+        self._leases: dict[str, Any] = {}
+        self._coordinator: Any = None
+
+    async def play(self) -> None:
+        first = json.loads(await self._line())
+        module = tenure.aio if self._flavour == "asyncio" else tenure
+        try:
+            connected = module.connect(first["url"], **first["options"])
+            self._coordinator = await self._done(connected)
+            self._say({"owner": self._coordinator.owner})
+        except tenure.TenureError as error:
+            self._say({"error": type(error).__name__, "text": str(error)})
+            return
+        while line := await self._line():
+            order = json.loads(line)
+            try:
+                self._say(await getattr(self, "do_" + order.pop("do"))(**order))
+            except (tenure.TenureError, KeyboardInterrupt) as error:
+                self._say({"error": type(error).__name__, "text": str(error)})
+        await self._done(self._coordinator.close())
+
+    async def _done(self, value: Any) -> Any:
+        return await value if inspect.isawaitable(value) else value
+
+    async def _line(self) -> str:
+        if self._flavour == "asyncio":
+            return await asyncio.to_thread(sys.stdin.readline)
+        return sys.stdin.readline()
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        print(json.dumps(answer | {"at": tenure.now()}), flush=True)
+
+    async def do_acquire(
+        self, name: str, timeout: float | None = None, shared: bool = False
+    ) -> dict[str, Any]:
+        lock = self._coordinator.lock(name, shared=shared)
+        lease = self._leases[name] = await self._done(lock.acquire(timeout))
+        return {"token": lease.token, "owner": lease.owner}
+
+    async def do_try(self, name: str) -> dict[str, Any]:
+        lease = await self._done(self._coordinator.lock(name).try_acquire())
+        if lease is not None:
+            self._leases[name] = lease
+        return {"token": lease.token if lease is not None else None}
+
+    async def do_state(self, name: str) -> dict[str, Any]:
+        lease = self._leases[name]
+        held, at = lease.held(), tenure.now()
+        return {"held": held, "asked": at, "state": str(lease.state), "reason": lease.reason}
+
+    async def do_release(self, name: str) -> dict[str, Any]:
+        await self._done(self._leases.pop(name).release())
+        return {}
+
+    async def do_count(self, name: str, path: str, times: int) -> dict[str, Any]:
+        """Add one to the number in a file, so many times, unguarded but for the lock."""
+        tokens = []
+        for _ in range(times):
+            lease = await self._done(self._coordinator.lock(name).acquire(60))
+            with open(path, encoding="ascii") as file:
+                number = int(file.read())
+            with open(path, "w", encoding="ascii") as file:
+                file.write(str(number + 1))
+            tokens.append(lease.token)
+            await self._done(lease.release())
+        return {"tokens": tokens}
+
+
+if __name__ == "__main__":
+    stage = _Stage(sys.argv[1])
+    if sys.argv[1] == "asyncio":
+        asyncio.run(stage.play())
+    else:
+        drive(stage.play())
