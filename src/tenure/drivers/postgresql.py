@@ -16,10 +16,8 @@ connected again under a lease.
 from __future__ import annotations
 
 import math
-from hashlib import blake2b
-from typing import NamedTuple
 
-from .._model import Grant, Holder, Traits
+from .._model import Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -32,11 +30,10 @@ from ..errors import (
     Unsupported,
 )
 from ..wires.libpq import Refused
-from ..wires.postgresql import Link, LoopWire, ThreadWire
-from .base import Driver, Lost, Mutex
-
-_SLICE = 1.0  # seconds between two looks at the session while a lock is waited for
-_SPARE = 4  # idle connections kept for the next wait
+from ..wires.postgresql import Link, ThreadWire
+from ..wires.postgresql_loop import LoopWire
+from ._advisory import SLICE, AdvisoryLocks, Session
+from .base import Driver, Lost
 
 # fmt: off
 _PASSED_ON = frozenset((
@@ -60,7 +57,7 @@ class PostgresqlDriver(Driver):
         durable_tokens=True,
         durable_claims=False,
         push=True,
-        poll=_SLICE,
+        poll=SLICE,
         min_ttl=1.0,
     )
 
@@ -80,8 +77,8 @@ class PostgresqlDriver(Driver):
         else:
             raise Unsupported("postgresql: there is no simulated connection")
         self._first: Link | None = None  # opened, and not yet given to a session
-        self._session: Session | None = None
-        self.mutex = AdvisoryLocks(self)
+        self.session: Session | None = None  # the one that was started last
+        self.mutex = AdvisoryLocks(self, runtime, namespace)
 
     async def open(self) -> None:
         try:
@@ -96,8 +93,8 @@ class PostgresqlDriver(Driver):
 
     def abandon(self) -> None:
         self._wire.abandon()
-        if self._session is not None:
-            self._session.ended = "the process was forked"
+        if self.session is not None:
+            self.session.ended = "the process was forked"
 
     async def start(self, owner: str, lost: Lost) -> str:
         self._forget("a new session was started")
@@ -105,8 +102,8 @@ class PostgresqlDriver(Driver):
         if link is None or link.reason is not None:
             link = await self._main()
         await self._prepare(link, owner)
-        session = Session(self, self.runtime.unique(), owner, link, lost)
-        self._session = session
+        session = Session(self, self.runtime, owner, link, lost)
+        self.session = session
         if link.reason is not None:
             session.lose(link.reason)
             raise SessionLost(f"postgresql: {link.reason}")
@@ -124,12 +121,12 @@ class PostgresqlDriver(Driver):
             raise
 
     async def end(self, session: str) -> None:
-        if self._session is not None and self._session.id == session:
+        if self.session is not None and self.session.id == session:
             self._forget("the session was ended")
 
     def current(self, session: str) -> Session:
         """The session, if it is the one that lives; `SessionLost` if not."""
-        current = self._session
+        current = self.session
         if current is None or current.id != session:
             raise SessionLost("postgresql: the session is over")
         if current.ended is not None:
@@ -139,13 +136,13 @@ class PostgresqlDriver(Driver):
     @property
     def main(self) -> Link:
         """A connection for questions that belong to no session."""
-        link = self._first if self._session is None else self._session.main
+        link = self._first if self.session is None else self.session.main
         if link is None:
             raise Unavailable("postgresql: not connected")
         return link
 
     def _forget(self, reason: str) -> None:
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None:
             session.finish(reason)
 
@@ -262,276 +259,9 @@ class PostgresqlDriver(Driver):
             ) from error
 
     def _ended(self, link: Link, reason: str) -> None:
-        session = self._session
+        session = self.session
         if session is not None:
             session.link_ended(link, reason)
-
-
-class Hold(NamedTuple):
-    """Where a lock lives: the handle of a grant."""
-
-    session: Session
-    link: Link
-    key: bytes
-    shared: bool
-
-
-class Session:
-    """The connections that live and die together, and what is held on them."""
-
-    def __init__(
-        self, driver: PostgresqlDriver, id: str, owner: str, main: Link, lost: Lost
-    ) -> None:
-        self.id = id
-        self.owner = owner
-        self.main = main
-        self.ended: str | None = None
-        self.holding: set[Link] = set()  # beside the main one
-        self.grants: dict[str, Hold] = {}
-        self._driver = driver
-        self._lost = lost
-        self._lock = driver.runtime.lock()
-        self._waiting: set[Link] = set()
-        self._idle: list[Link] = []
-        self._keys: dict[bytes, int] = {}  # on the main connection: -1 exclusive, else how many
-
-    def check(self, cause: TenureError | None = None) -> None:
-        if self.ended is not None:
-            raise SessionLost(f"postgresql: {self.ended}") from cause
-
-    def enter(self, key: bytes, shared: bool) -> bytes:
-        """The statement with which to try the key on the main connection.
-
-        Empty if it must not be tried there: to the server the whole connection is one
-        holder, which it grants any lock that it already has.
-        """
-        with self._lock:
-            held = self._keys.get(key, 0)
-            if held == 0:
-                self._keys[key] = 1 if shared else -1
-                return b"share" if shared else b"seize"
-            if shared and held > 0:
-                self._keys[key] = held + 1
-                return b"share_again"
-            return b""
-
-    def leave(self, key: bytes) -> None:
-        """Forget one holder or attempt on the main connection."""
-        with self._lock:
-            held = self._keys[key]
-            if held > 1:
-                self._keys[key] = held - 1
-            else:
-                del self._keys[key]
-
-    def alone(self, key: bytes) -> bool:
-        return self._keys.get(key) in {1, -1}
-
-    async def borrow(self) -> Link:
-        """A connection to wait on."""
-        link: Link | None = None
-        with self._lock:
-            while self._idle and (link is None or link.reason is not None):
-                link = self._idle.pop()
-        if link is None or link.reason is not None:
-            link = await self._driver.another(self)
-        with self._lock:
-            if self.ended is None:
-                self._waiting.add(link)
-        if self.ended is not None:
-            link.end(self.ended)
-            self.check()
-        return link
-
-    def granted(self, link: Link) -> None:
-        """The lock that was waited for is held: from now on the session depends on it."""
-        with self._lock:
-            self._waiting.discard(link)
-            if self.ended is None:
-                self.holding.add(link)
-        if link.reason is not None:
-            self.link_ended(link, link.reason)
-        self.check()
-
-    def give_back(self, link: Link) -> None:
-        """The connection holds nothing any more."""
-        with self._lock:
-            self._waiting.discard(link)
-            self.holding.discard(link)
-            keep = self.ended is None and link.reason is None and len(self._idle) < _SPARE
-            if keep:
-                self._idle.append(link)
-        if not keep:
-            link.end("it is not needed any more")
-
-    def link_ended(self, link: Link, reason: str) -> None:
-        if link is self.main or link in self.holding:
-            self.lose(reason)
-
-    def lose(self, reason: str) -> None:
-        """The session is lost. Its holders are told first, then all locks are freed."""
-        with self._lock:
-            if self.ended is not None:
-                return
-            self.ended = reason
-        self._lost(f"postgresql: {reason}")
-        self._end_links(reason)
-
-    def finish(self, reason: str) -> None:
-        """The session is over because its owner says so."""
-        with self._lock:
-            if self.ended is None:
-                self.ended = reason
-        self._end_links(reason)
-
-    def _end_links(self, reason: str) -> None:
-        with self._lock:
-            links = [self.main, *self.holding, *self._waiting, *self._idle]
-            self.grants.clear()
-            self.holding.clear()
-            self._waiting.clear()
-            self._idle.clear()
-        for link in links:
-            link.end(reason)
-
-
-class AdvisoryLocks(Mutex):
-    """The native mutex: `pg_advisory_lock` on 64 bits of a hash of the name."""
-
-    def __init__(self, driver: PostgresqlDriver) -> None:
-        self._driver = driver
-        self._runtime = driver.runtime
-        # The namespace's length keeps ("a", "b/c") and ("a/b", "c") apart.
-        namespace = driver.namespace.encode()
-        self._hash = blake2b(b"%d:%b" % (len(namespace), namespace), digest_size=8)
-
-    def _key(self, name: str) -> bytes:
-        hash = self._hash.copy()
-        hash.update(name.encode())
-        return b"%d" % int.from_bytes(hash.digest(), "big", signed=True)
-
-    async def seize(
-        self, session: str, name: str, id: str, *, shared: bool, until: float | None
-    ) -> Grant | None:
-        current = self._driver.current(session)
-        key = self._key(name)
-        statement = current.enter(key, shared)
-        if statement:
-            token = await self._try(current, statement, key, shared)
-            if token is not None:
-                return self._grant(current, current.main, name, id, key, shared, token)
-        if until is None:
-            return None
-        return await self._wait(current, name, id, key, shared, until)
-
-    async def _try(
-        self, session: Session, statement: bytes, key: bytes, shared: bool
-    ) -> bytes | None:
-        token = None
-        try:
-            token = await session.main.call(statement, key, undo=_free(shared))
-        except TenureError as error:
-            await self._runtime.finish(self._clear(session, key, shared))
-            session.check(error)
-            raise
-        finally:
-            if token is None:
-                session.leave(key)
-        return token
-
-    async def _clear(self, session: Session, key: bytes, shared: bool) -> None:
-        """A try failed halfway: the server keeps the lock although it had no token to give."""
-        main = session.main
-        if main.reason is not None:
-            return
-        if not session.alone(key):
-            main.end("a shared lock failed halfway")
-            return
-        try:
-            await main.call(_free(shared), key)
-        except TenureError as error:
-            main.end(f"a lock that failed halfway could not be freed ({error})")
-
-    async def _wait(
-        self, session: Session, name: str, id: str, key: bytes, shared: bool, until: float
-    ) -> Grant | None:
-        link = await session.borrow()
-        try:
-            await link.ask(b"queue_shared" if shared else b"queue", key)
-            while not await link.ready(self._slice(until)):
-                session.check()
-                if self._runtime.now() >= until:
-                    token = await self._runtime.finish(link.withdraw())
-                    break
-            else:
-                token = await link.take()
-            session.check()
-            if token is not None:
-                session.granted(link)
-                return self._grant(session, link, name, id, key, shared, token)
-        except BaseException as error:
-            await self._runtime.finish(self._forsake(session, link, key, shared))
-            if isinstance(error, TenureError):
-                session.check(error)
-            raise
-        session.give_back(link)
-        return None
-
-    def _slice(self, until: float) -> float:
-        return max(0.0, min(_SLICE, until - self._runtime.now()))
-
-    async def _forsake(self, session: Session, link: Link, key: bytes, shared: bool) -> None:
-        """Leave neither a lock nor a place in the queue."""
-        if not link.asking:
-            link.end("what it holds is not known")
-        elif await link.withdraw() is not None:
-            try:
-                await link.call(_free(shared), key)
-            except TenureError as error:
-                link.end(f"a lock could not be freed ({error})")
-        session.give_back(link)
-
-    def _grant(
-        self,
-        session: Session,
-        link: Link,
-        name: str,
-        id: str,
-        key: bytes,
-        shared: bool,
-        token: bytes,
-    ) -> Grant:
-        hold = session.grants[id] = Hold(session, link, key, shared)
-        return Grant(name, id, int(token), hold)
-
-    async def unseize(self, grant: Grant) -> None:
-        session, link, key, shared = grant.handle
-        if session.grants.pop(grant.id, None) is None:
-            return
-        try:
-            freed = await link.call(_free(shared), key)
-        except TenureError as error:
-            link.end(f"a lock could not be freed ({error})")
-            session.check(error)
-            raise
-        finally:
-            if link is session.main:
-                session.leave(key)
-        if freed != b"t":
-            link.end("the server did not hold a lock any more that it had granted")
-            session.check()
-        if link is not session.main:
-            session.give_back(link)
-
-    async def holder(self, name: str) -> Holder | None:
-        application = await self._driver.main.call(b"holder", self._key(name))
-        if application is None:
-            return None
-        return Holder(application.decode(errors="replace").removeprefix("tenure:"))
-
-
-def _free(shared: bool) -> bytes:
-    return b"free_shared" if shared else b"free"
 
 
 def _attempts(url: Url) -> list[dict[str, str]]:
