@@ -1,0 +1,61 @@
+"""The command line: `tenure lock NAME -- COMMAND…` and `tenure drivers`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import TenureError
+from . import drivers, lock
+from ._exit import ExitCode, exit_code, say
+
+__all__ = ["ExitCode", "main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and end with the code for usage."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{message} (see '{self.prog} --help')")
+        raise SystemExit(ExitCode.USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command: list[str] | None = None
+    if "--" in given:
+        split = given.index("--")
+        given, command = given[:split], given[split + 1 :]
+    parser = _parser()
+    options = parser.parse_args(given)
+    if options.run is None:
+        parser.error("a command is missing: lock or drivers")
+    if command is not None and options.run is not lock.run:
+        options.parser.error("nothing can follow '--' here")
+    options.command = command
+    try:
+        code: int = options.run(options)
+    except TenureError as error:
+        say(str(error))
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return ExitCode.SIGNAL + 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tenure",
+        description="Locks between processes and hosts, over the store you already run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tenure {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="lock | drivers")
+    lock.add_to(commands)
+    drivers.add_to(commands)
+    return parser
