@@ -1,0 +1,231 @@
+"""What the etcd driver asks of a wire: requests and replies as plain data.
+
+Any wire that carries these few verbs to etcd's v3 API serves the driver. How etcd's
+refusals become `tenure.errors` is decided here too, by status code and text, since
+the same text arrives over every wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from ..errors import (
+    AuthenticationFailed,
+    BackendError,
+    OutcomeUnknown,
+    ProtocolError,
+    SessionLost,
+    StorageError,
+    Unavailable,
+)
+
+
+class Get(NamedTuple):
+    """Read one key, or the keys from `key` up to, not including, `end`."""
+
+    key: bytes
+    end: bytes = b""
+    limit: int = 0
+    order: Literal["", "oldest", "newest"] = ""
+    up_to: int = 0
+    """Leave out what was created after this revision; 0 leaves out nothing."""
+    keys_only: bool = False
+
+
+class Put(NamedTuple):
+    """Write a key and tie it to a lease."""
+
+    key: bytes
+    value: bytes
+    lease: int
+
+
+class Delete(NamedTuple):
+    """Remove one key."""
+
+    key: bytes
+
+
+class Created(NamedTuple):
+    """Holds if every key of the range was created at or before the revision; 0: none exists."""
+
+    key: bytes
+    end: bytes = b""
+    up_to: int = 0
+
+
+class Unchanged(NamedTuple):
+    """Holds if the key was last modified at exactly this revision."""
+
+    key: bytes
+    modified: int
+
+
+Operation = Get | Put | Delete
+Guard = Created | Unchanged
+
+
+class Entry(NamedTuple):
+    """One key as etcd stores it; `value` is empty if only keys were asked for."""
+
+    key: bytes
+    value: bytes
+    created: int
+    modified: int
+    lease: int
+
+
+class Found(NamedTuple):
+    """The reply to a `Get`. `size` is the size of the whole range, whatever the limit."""
+
+    entries: tuple[Entry, ...] = ()
+    size: int = 0
+
+
+class Outcome(NamedTuple):
+    """The reply to a transaction: what each `Get` found; other operations leave `Found()`."""
+
+    succeeded: bool
+    revision: int
+    found: tuple[Found, ...]
+
+
+class Watch(NamedTuple):
+    """Ask to be told of changes. `id` is chosen by the client and used once per stream."""
+
+    id: int
+    key: bytes
+    end: bytes
+    since: int
+    """The first revision of interest; 0 means from now on."""
+    removals_only: bool
+
+
+class Unwatch(NamedTuple):
+    """End a watch."""
+
+    id: int
+
+
+class News(NamedTuple):
+    """One message on a stream of watches."""
+
+    id: int
+    created: bool = False
+    cancelled: bool = False
+    compacted: int = 0
+    """The oldest revision that can still be watched, if the one asked for is gone."""
+    reason: str = ""
+    events: int = 0
+    revision: int = 0
+
+
+class Stream(Protocol):
+    """Many watches over one connection."""
+
+    def send(self, request: Watch | Unwatch) -> None:
+        """Queue a request; it never waits, and does nothing once the stream has ended."""
+
+    async def receive(self) -> News:
+        """Wait for the next message; an ended stream raises a `BackendError`."""
+        ...
+
+    def close(self) -> None:
+        """End the stream, and with it a `receive` that waits, from any thread or task."""
+
+
+class Wire(Protocol):
+    """The verbs. Each is one request and one reply, bounded in time by the wire."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    async def get(self, get: Get) -> Found: ...
+
+    async def delete(self, key: bytes) -> None: ...
+
+    async def txn(
+        self,
+        guards: Sequence[Guard],
+        then: Sequence[Operation],
+        otherwise: Sequence[Operation] = (),
+    ) -> Outcome: ...
+
+    async def lease_grant(self, lease: int, ttl: int) -> bool:
+        """Grant a lease under a given number; False if there is one with that number."""
+        ...
+
+    async def lease_revoke(self, lease: int) -> bool:
+        """End a lease and remove its keys; False if there was none."""
+        ...
+
+    async def lease_keepalive(self, lease: int) -> int:
+        """Restart a lease's time; return the seconds it has, 0 if there is no such lease."""
+        ...
+
+    async def watch(self, *, fresh: bool) -> Stream:
+        """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""
+        ...
+
+
+# gRPC's status codes, which the HTTP gateway uses too.
+CANCELLED = 1
+UNKNOWN = 2
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+NOT_FOUND = 5
+PERMISSION_DENIED = 7
+RESOURCE_EXHAUSTED = 8
+FAILED_PRECONDITION = 9
+ABORTED = 10
+UNAVAILABLE = 14
+UNAUTHENTICATED = 16
+
+# etcd words an expired token in several ways: a lost or old token, one of before a
+# change of the users, and none at all where authentication was switched on later.
+# A member may also refuse the permission because it no longer knows the token.
+_STALE = (
+    "invalid auth token",
+    "revision of auth store is old",
+    "auth revision",
+    "user name is empty",
+    "permission denied",
+)
+_CREDENTIALS = (
+    *_STALE,
+    "authentication failed",
+    "authentication is not enabled",
+    "user name not found",
+)
+_NOT_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
+_NOT_DONE = ("etcdserver: no leader", "etcdserver: too many requests")
+_FULL = ("database space exceeded", "no space")
+
+
+def is_stale(text: str) -> bool:
+    """Whether a fresh authentication may turn this refusal into an answer."""
+    return any(part in text for part in _STALE)
+
+
+def refusal(code: int, text: str, where: str) -> BackendError | SessionLost:
+    """The error that a status stands for; `where` names the endpoint."""
+    shown = f"{where}: {text or 'no details'} (status {code})"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return AuthenticationFailed(f"{shown}; the option 'ca' names the authority to trust")
+    if code == UNAVAILABLE and any(part in text for part in _NOT_SENT):
+        return Unavailable(shown)
+    if any(part in text for part in _NOT_DONE):
+        return Unavailable(shown)
+    if code in (PERMISSION_DENIED, UNAUTHENTICATED) or any(part in text for part in _CREDENTIALS):
+        return AuthenticationFailed(shown)
+    if any(part in text for part in _FULL):
+        return StorageError(shown)
+    if "requested lease not found" in text:
+        return SessionLost(shown)
+    if code in (CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, ABORTED, UNAVAILABLE):
+        return OutcomeUnknown(shown)
+    return ProtocolError(shown)
