@@ -83,6 +83,8 @@ class Session:
         self._lock = runtime.lock()
         self._starting = runtime.mutex()
         self._life: Life | None = None
+        self._over: list[Life] = []
+        """Lives that are lost, and that the backend has not been told to end."""
         self._kick = runtime.signal()
         self._keeper: Job | None = None
         self._debts: list[tuple[Life, str, str, float]] = []
@@ -159,6 +161,7 @@ class Session:
             life.reason = reason
             leases, life.leases = life.leases, set()
             waiters = list(life.waiters)
+            self._over.append(life)
         if leases:
             logger.warning("tenure: %d lease(s) of %s lost: %s", len(leases), self.owner, reason)
         for lease in leases:
@@ -234,18 +237,14 @@ class Session:
     # -- keepalive -----------------------------------------------------------
 
     async def _keep(self) -> None:
-        ended: Life | None = None
         while self._closed is None:
+            while self._over:
+                # Free what the backend may still keep for a life that we gave up.
+                await self._quietly(self.driver.end(self._over.pop().id), "ending a lost session")
             life = self._life
             if life is None or life.reason is not None:
-                if life is not None and life is not ended:
-                    # Free what the backend may still keep for a life that we gave up.
-                    await self._quietly(self.driver.end(life.id), "ending a lost session")
-                    ended = life
                 await self._kick.wait(self.runtime.now() + self.ttl)
-                self._kick.clear()
-                continue
-            if not await self._kick.wait(life.renew_at):
+            elif not await self._kick.wait(life.renew_at):
                 await self._renew(life)
                 await self._pay()
             self._kick.clear()
@@ -325,6 +324,7 @@ class Session:
                         await lease.release_at_close()
             self.lose(life, "the coordinator was closed")
             await self._quietly(self.driver.end(life.id), "ending the session")
+            self._over.clear()
         await self._quietly(self.driver.close(), "closing the driver")
 
     def abandon(self) -> None:

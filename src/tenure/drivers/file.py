@@ -90,7 +90,8 @@ class FileDriver(Driver, Mutex):
             raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
 
     async def close(self) -> None:
-        await self.end("")
+        while self._held:
+            self._held.popitem()[1].drop()
         while self._idle:
             os.close(self._idle.popitem()[1])
 
@@ -113,10 +114,9 @@ class FileDriver(Driver, Mutex):
                 raise SessionLost(f"the lock file {held.path} was deleted or replaced")
 
     async def end(self, session: str) -> None:
-        for id in list(self._held):
-            held = self._held.pop(id, None)
-            if held is not None:
-                os.close(held.file)
+        for id, held in list(self._held.items()):
+            if held.session == session and self._held.pop(id, None) is not None:
+                held.drop()
 
     # -- the mutex ---------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class FileDriver(Driver, Mutex):
         self, session: str, name: str, id: str, *, shared: bool, until: float | None
     ) -> Grant | None:
         path = os.path.join(self._folder, file_name(name) + ".lock")
-        attempt = _Attempt(self, path, shared)
+        attempt = _Attempt(self, session, path, shared)
         try:
             token = await self._tried(attempt)
             if token is None and until is not None:
@@ -204,11 +204,12 @@ class FileDriver(Driver, Mutex):
 class _Attempt:
     """One acquire and what it locked: a file, until it is dropped or unlocked."""
 
-    __slots__ = ("_driver", "_shared", "file", "path")
+    __slots__ = ("_driver", "_shared", "file", "path", "session")
 
-    def __init__(self, driver: FileDriver, path: str, shared: bool) -> None:
+    def __init__(self, driver: FileDriver, session: str, path: str, shared: bool) -> None:
         self._driver = driver
         self._shared = shared
+        self.session = session
         self.path = path
         self.file = -1
 

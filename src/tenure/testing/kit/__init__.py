@@ -32,10 +32,7 @@ def conformance(backend_class: type[Backend]) -> type:
 
     traits = backend_class.traits()
     chosen = [
-        (each, flavour)
-        for each in CASES
-        for flavour in each.flavours
-        if each.unmet(traits) is None
+        (each, flavour) for each in CASES for flavour in each.flavours if each.unmet(traits) is None
     ]
 
     class Conformance:

@@ -1,7 +1,7 @@
 """A coordinator in another process, told what to do over a pipe.
 
-The kit pauses, kills and interrupts it. `python -m tenure.testing.kit.actor` is its
-other half: one JSON object per line each way, answered in order.
+The kit pauses, kills and interrupts it. Both halves are here: one JSON object per line
+each way, answered in order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Actor:
 
     def __init__(self, flavour: str, url: str, options: dict[str, Any]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tenure.testing.kit.actor", flavour],
+            [sys.executable, "-c", "from tenure.testing.kit.actor import main; main()", flavour],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -176,9 +176,10 @@ class _Stage:
         return {"tokens": tokens}
 
 
-if __name__ == "__main__":
-    stage = _Stage(sys.argv[1])
-    if sys.argv[1] == "asyncio":
-        asyncio.run(stage.play())
+def main() -> None:
+    """The other process."""
+    flavour = sys.argv[1]
+    if flavour == "asyncio":
+        asyncio.run(_Stage(flavour).play())
     else:
-        drive(stage.play())
+        drive(_Stage(flavour).play())
