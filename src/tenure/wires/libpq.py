@@ -42,7 +42,7 @@ class Withdrawn(Unavailable):
     """The server gave the statement up because it was asked to; nothing was done."""
 
 
-class Refused(BackendError):  # noqa: N818 - named as the other errors are
+class Refused(BackendError):
     """The server refused a statement; `state` is its SQLSTATE."""
 
     def __init__(self, message: str, state: str) -> None:

@@ -1,0 +1,577 @@
+"""The PostgreSQL driver on a real server: what its locks leave behind, and when it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tenure._model import Grant
+from tenure._runtime.aio import AsyncioRuntime
+from tenure._runtime.base import Runtime
+from tenure._runtime.thread import ThreadRuntime, drive
+from tenure._url import Url
+from tenure.drivers.postgresql import PostgresqlDriver
+from tenure.errors import (
+    AuthenticationFailed,
+    BackendError,
+    InvalidURL,
+    SessionLost,
+    TenureError,
+    Unavailable,
+    Unsupported,
+)
+from tenure.testing.proxy import Proxy
+from tenure.testing.servers import PostgresServer
+
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+QUEUED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """One server for all tests of this module."""
+    with PostgresServer(password="s3cret-word") as server:
+        yield server
+
+
+class Client:
+    """A driver with a session, and what it was told about its loss."""
+
+    def __init__(self, runtime: Runtime, url: str, ttl: float = 9.0) -> None:
+        self.runtime = runtime
+        self.driver = PostgresqlDriver(Url.parse(url), runtime, "tests", ttl)
+        self.session = ""
+        self.reasons: list[str] = []
+
+    async def start(self, owner: str = "client") -> Client:
+        await self.driver.open()
+        self.session = await self.driver.start(owner, self.reasons.append)
+        return self
+
+    async def seize(
+        self, name: str, *, shared: bool = False, wait: float | None = None
+    ) -> Grant | None:
+        until = None if wait is None else self.runtime.now() + wait
+        return await self.driver.mutex.seize(
+            self.session, name, self.runtime.unique(), shared=shared, until=until
+        )
+
+    async def held(self, name: str, *, shared: bool = False, wait: float | None = None) -> Grant:
+        grant = await self.seize(name, shared=shared, wait=wait)
+        assert grant is not None, f"{name} is taken"
+        return grant
+
+    async def close(self) -> None:
+        await self.driver.end(self.session)
+        await self.driver.close()
+
+
+class World:
+    """The clients of one test, in one flavour."""
+
+    def __init__(self, runtime: Runtime, server: PostgresServer) -> None:
+        self.runtime = runtime
+        self.server = server
+        self.clients: list[Client] = []
+
+    async def client(self, owner: str = "client", *, url: str = "", ttl: float = 9.0) -> Client:
+        client = Client(self.runtime, url or self.server.url, ttl)
+        self.clients.append(client)
+        return await client.start(owner)
+
+    async def until(self, what: str, met: Callable[[], bool], seconds: float = 5.0) -> None:
+        """Look again and again until the condition is met."""
+        end = self.runtime.now() + seconds
+        while not met():
+            assert self.runtime.now() < end, f"not within {seconds} s: {what}"
+            await self.runtime.sleep(self.runtime.now() + 0.01)
+
+    def count(self, query: str) -> int:
+        return int(self.server.psql(query))
+
+    def later(self, work: Callable[[], Awaitable[Any]]) -> list[Any]:
+        """Run it in the background; the list gets its result, or its error."""
+        results: list[Any] = []
+
+        async def main() -> None:
+            try:
+                results.append(await work())
+            except TenureError as error:
+                results.append(error)
+
+        self.runtime.spawn(main, "test")
+        return results
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.close()
+
+
+Play = Callable[[Callable[[World], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["thread", "asyncio"])
+def play(request: pytest.FixtureRequest, server: PostgresServer) -> Play:
+    """Runs a test's body in both flavours."""
+
+    async def whole(runtime: Runtime, body: Callable[[World], Awaitable[None]]) -> None:
+        world = World(runtime, server)
+        try:
+            await body(world)
+        finally:
+            await world.close()
+        await world.until("every lock is gone", lambda: world.count(LOCKS) == 0)
+
+    async def on_loop(body: Callable[[World], Awaitable[None]]) -> None:
+        await whole(AsyncioRuntime(), body)
+
+    def run(body: Callable[[World], Awaitable[None]]) -> None:
+        if request.param == "thread":
+            drive(whole(ThreadRuntime(), body))
+        else:
+            asyncio.run(on_loop(body))
+
+    return run
+
+
+def kill_backends(world: World, owner: str) -> None:
+    """Have the server end every connection of an owner."""
+    world.server.psql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE application_name = 'tenure:{owner}'"
+    )
+
+
+def test_tokens_rise(play: Play) -> None:
+    """Each grant has a greater token, whichever connection or client it lives on."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("a"), await world.client("b")
+        first = await a.held("name")
+        waiting = world.later(lambda: b.held("name", wait=5.0))
+        await world.until("b queues", lambda: world.count(QUEUED) == 1)
+        await a.driver.mutex.unseize(first)
+        await world.until("b is granted", lambda: bool(waiting))
+        second: Grant = waiting[0]
+        await b.driver.mutex.unseize(second)
+        third = await b.held("name")
+        assert first.token < second.token < third.token
+        await b.driver.mutex.unseize(third)
+        await b.driver.mutex.unseize(third)
+        assert world.count(LOCKS) == 0
+
+    play(body)
+
+
+def test_one_connection_is_not_one_holder(play: Play) -> None:
+    """The server's re-entrancy is not passed on: a session excludes itself, too."""
+
+    async def body(world: World) -> None:
+        a = await world.client()
+        grant = await a.held("name")
+        assert await a.seize("name") is None
+        assert await a.seize("name", shared=True) is None
+        assert await a.seize("name", wait=0.1) is None
+        await a.driver.mutex.unseize(grant)
+        readers = [await a.held("name", shared=True) for _ in range(3)]
+        assert await a.seize("name") is None
+        for reader in readers:
+            await a.driver.mutex.unseize(reader)
+        await a.driver.mutex.unseize(await a.held("name"))
+
+    play(body)
+
+
+def test_readers_do_not_pass_a_waiting_writer(play: Play) -> None:
+    """A reader of the session that already reads queues behind another client's writer."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("a"), await world.client("b")
+        first = await a.held("name", shared=True)
+        writer = world.later(lambda: b.held("name", wait=5.0))
+        await world.until("the writer queues", lambda: world.count(QUEUED) == 1)
+        assert await a.seize("name", shared=True) is None
+        await a.driver.mutex.unseize(first)
+        await world.until("the writer is granted", lambda: bool(writer))
+        await b.driver.mutex.unseize(writer[0])
+
+    play(body)
+
+
+def test_a_time_out_leaves_nothing(play: Play) -> None:
+    """When a wait has timed out, its place in the queue is gone on return."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(), await world.client()
+        grant = await a.held("name")
+        began = world.runtime.now()
+        assert await b.seize("name", wait=0.2) is None
+        assert world.count(LOCKS) == 1
+        assert world.runtime.now() - began < 2.0
+        await a.driver.mutex.unseize(grant)
+        await b.driver.mutex.unseize(await b.held("name", wait=1.0))
+
+    play(body)
+
+
+def test_a_cancelled_wait_leaves_nothing(server: PostgresServer) -> None:
+    """A task that is cancelled in the queue leaves it before the cancellation is over."""
+
+    async def main() -> None:
+        world = World(AsyncioRuntime(), server)
+        a, b = await world.client(), await world.client()
+        grant = await a.held("name")
+        task = asyncio.create_task(b.held("name", wait=30.0))
+        await world.until("b queues", lambda: world.count(QUEUED) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert world.count(LOCKS) == 1
+        await a.driver.mutex.unseize(grant)
+        await world.close()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_try_leaves_nothing(server: PostgresServer) -> None:
+    """Cancelled at any of its steps, a try holds nothing, and the session goes on."""
+
+    async def main() -> None:
+        world = World(AsyncioRuntime(), server)
+        a = await world.client()
+        other = await a.held("other")
+        for steps in range(6):
+            task = asyncio.create_task(a.held("name"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if task.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                await a.driver.mutex.unseize(task.result())
+            assert world.count(LOCKS) == 1
+        await a.driver.mutex.unseize(await a.held("name"))
+        await a.driver.mutex.unseize(other)
+        assert not a.reasons
+        await world.close()
+
+    asyncio.run(main())
+
+
+def test_a_closed_connection_is_a_loss_at_once(play: Play) -> None:
+    """When the server ends the connection, the holder is told without asking."""
+
+    async def body(world: World) -> None:
+        a = await world.client("victim")
+        grant = await a.held("name")
+        kill_backends(world, "victim")
+        await world.until("the loss is told", lambda: bool(a.reasons), 1.0)
+        with pytest.raises(SessionLost):
+            await a.driver.renew(a.session)
+        await a.driver.mutex.unseize(grant)
+        a.session = await a.driver.start("victim", a.reasons.append)
+        await a.driver.mutex.unseize(await a.held("name"))
+        assert len(a.reasons) == 1
+
+    play(body)
+
+
+def test_every_connection_with_a_lock_is_watched(play: Play) -> None:
+    """A lock that was waited for lives on another connection; its end is a loss as well."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("a"), await world.client("b")
+        first, kept = await a.held("name"), await b.held("kept")
+        waiting = world.later(lambda: b.held("name", wait=5.0))
+        await world.until("b queues", lambda: world.count(QUEUED) == 1)
+        await a.driver.mutex.unseize(first)
+        await world.until("b is granted", lambda: bool(waiting))
+        await b.driver.renew(b.session)
+        link = waiting[0].handle.link
+        assert link is not kept.handle.link
+        world.server.psql(f"SELECT pg_terminate_backend({link.backend_pid})")
+        await world.until("the loss is told", lambda: bool(b.reasons), 1.0)
+        await world.until("the other lock is freed too", lambda: world.count(LOCKS) == 0)
+
+    play(body)
+
+
+def test_a_waiter_whose_session_ends_is_not_granted(play: Play) -> None:
+    """The loss of the session ends its waits with `SessionLost`."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("a"), await world.client("b")
+        await a.held("name")
+        waiting = world.later(lambda: b.held("name", wait=30.0))
+        await world.until("b queues", lambda: world.count(QUEUED) == 1)
+        world.server.psql(f"SELECT pg_terminate_backend({b.driver.main.backend_pid})")
+        await world.until("the wait ends", lambda: bool(waiting), 3.0)
+        assert isinstance(waiting[0], SessionLost)
+        await world.until("its place is gone", lambda: world.count(QUEUED) == 0, 3.0)
+
+    play(body)
+
+
+def test_a_session_that_is_not_renewed_ends(play: Play) -> None:
+    """The server frees the locks of a client that has been silent for the TTL."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("silent", ttl=1.0), await world.client("b")
+        await a.held("name")
+        assert await b.seize("name") is None
+        began = world.runtime.now()
+        grant = await b.held("name", wait=5.0)
+        assert 0.7 < world.runtime.now() - began < 3.0
+        await world.until("the silent one hears of it", lambda: bool(a.reasons), 1.0)
+        await b.driver.mutex.unseize(grant)
+
+    play(body)
+
+
+def test_a_black_hole_is_a_loss_within_patience(play: Play) -> None:
+    """No reply in time: the call ends, and the session with it."""
+
+    async def body(world: World) -> None:
+        url = Url.parse(world.server.url)
+        with Proxy(url.hosts[0].name, url.hosts[0].port) as proxy:
+            a = await world.client("a", url=world.server.url_at(proxy.port), ttl=3.0)
+            await a.held("name")
+            proxy.black_hole()
+            began = world.runtime.now()
+            with pytest.raises((SessionLost, Unavailable)):
+                await a.driver.renew(a.session)
+            assert world.runtime.now() - began < 1.5
+            assert a.reasons
+            with pytest.raises(SessionLost):
+                await a.seize("other")
+            await a.close()
+            world.clients.remove(a)
+            proxy.reset()
+
+    play(body)
+
+
+def test_a_failing_token_leaves_no_lock(play: Play) -> None:
+    """A lock whose token could not be drawn is not kept by the connection."""
+
+    async def body(world: World) -> None:
+        a = await world.client()
+        kept = await a.held("kept")
+        world.server.psql("REVOKE ALL ON SEQUENCE public.tenure_token FROM tenure")
+        try:
+            with pytest.raises(AuthenticationFailed):
+                await a.seize("name")
+            with pytest.raises(AuthenticationFailed):
+                await a.seize("name", shared=True)
+            assert world.count(LOCKS) == 1
+        finally:
+            world.server.psql("GRANT ALL ON SEQUENCE public.tenure_token TO tenure")
+        await a.driver.mutex.unseize(await a.held("name"))
+        await a.driver.mutex.unseize(kept)
+        assert not a.reasons
+
+    play(body)
+
+
+def test_the_holder_is_named(play: Play) -> None:
+    """An operator can read who holds a lock."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("alice"), await world.client("bob")
+        assert await b.driver.mutex.holder("name") is None
+        grant = await a.held("name")
+        holder = await b.driver.mutex.holder("name")
+        assert holder is not None
+        assert holder.owner == "alice"
+        await a.driver.mutex.unseize(grant)
+
+    play(body)
+
+
+def test_a_restart_is_a_loss_and_then_over(play: Play) -> None:
+    """After the server was restarted a new session works, with greater tokens."""
+
+    async def body(world: World) -> None:
+        a = await world.client()
+        grant = await a.held("name")
+        world.server.restart()
+        await world.until("the loss is told", lambda: bool(a.reasons), 2.0)
+        a.session = await a.driver.start("client", a.reasons.append)
+        again = await a.held("name")
+        assert again.token > grant.token
+        await a.driver.mutex.unseize(again)
+
+    play(body)
+
+
+def test_a_forked_child_frees_nothing(server: PostgresServer) -> None:
+    """The child lets go of the connections without ending the parent's session."""
+    world = World(ThreadRuntime(), server)
+    a = drive(world.client())
+    grant = drive(a.held("name"))
+    pid = os.fork()
+    if pid == 0:
+        refused = 1
+        try:
+            a.driver.abandon()
+            drive(a.driver.mutex.unseize(grant))
+            drive(a.driver.renew(a.session))
+        except SessionLost:
+            refused = 0
+        finally:
+            del a, grant
+            gc.collect()
+            os._exit(refused)
+    assert os.waitpid(pid, 0)[1] == 0
+    drive(a.driver.renew(a.session))
+    assert world.count(LOCKS) == 1
+    drive(a.driver.mutex.unseize(grant))
+    drive(world.close())
+
+
+def test_a_forked_child_does_not_keep_the_lock(server: PostgresServer) -> None:
+    """The parent's death frees its locks although a child of it lives on."""
+    world = World(ThreadRuntime(), server)
+    parent = os.fork()
+    if parent == 0:
+        try:
+            a = drive(world.client())
+            drive(a.held("name"))
+            if os.fork() == 0:
+                a.driver.abandon()
+                signal.alarm(5)
+            signal.pause()
+        finally:
+            os._exit(1)
+    drive(world.until("the parent holds it", lambda: world.count(LOCKS) == 1))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    drive(world.until("it is free", lambda: world.count(LOCKS) == 0, 2.0))
+
+
+def opened(url: str, flavour: str) -> None:
+    """Open a driver and close it again."""
+
+    async def body(runtime: Runtime) -> None:
+        client = Client(runtime, url, 6.0)
+        await client.start()
+        await client.close()
+
+    async def on_loop() -> None:
+        await body(AsyncioRuntime())
+
+    if flavour == "thread":
+        drive(body(ThreadRuntime()))
+    else:
+        asyncio.run(on_loop())
+
+
+flavours = pytest.mark.parametrize("flavour", ["thread", "asyncio"])
+
+
+@flavours
+@pytest.mark.parametrize(
+    "change, error, says",
+    [
+        (("s3cret-word", "wr0ng-word"), AuthenticationFailed, "password"),
+        (("tenure:", "nobody:"), AuthenticationFailed, "nobody"),
+        (("/postgres", "/absent"), BackendError, "absent"),
+        (("/postgres", "/postgres?schema=absent"), BackendError, "absent"),
+        (("/postgres", "/postgres?sslmode=maybe"), InvalidURL, "sslmode"),
+        (("/postgres", "/postgres?nonsense=1"), InvalidURL, "nonsense"),
+    ],
+)
+def test_a_wrong_url_fails_at_open(
+    server: PostgresServer,
+    flavour: str,
+    change: tuple[str, str],
+    error: type[TenureError],
+    says: str,
+) -> None:
+    """What is wrong is named, and the password is not."""
+    with pytest.raises(error, match=says) as caught:
+        opened(server.url.replace(*change), flavour)
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert "s3cret-word" not in str(chain)
+        assert "wr0ng-word" not in str(chain)
+        chain = chain.__cause__ or chain.__context__
+
+
+@flavours
+def test_an_unreachable_server_is_unavailable(server: PostgresServer, flavour: str) -> None:
+    """A port that nobody listens on fails at once."""
+    with pytest.raises(Unavailable):
+        opened("postgresql://tenure@127.0.0.1:1/postgres", flavour)
+
+
+@flavours
+def test_hosts_are_tried_in_turn(server: PostgresServer, flavour: str) -> None:
+    """A host that is down is passed over."""
+    opened(server.url.replace("@", "@127.0.0.1:1,"), flavour)
+
+
+@flavours
+def test_too_many_connections_is_unavailable(server: PostgresServer, flavour: str) -> None:
+    """A server without room may have some later."""
+    server.psql("ALTER ROLE tenure CONNECTION LIMIT 0")
+    try:
+        with pytest.raises(Unavailable, match="too many"):
+            opened(server.url, flavour)
+    finally:
+        server.psql("ALTER ROLE tenure CONNECTION LIMIT -1")
+
+
+def test_a_pooler_is_refused(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers must be the process that the greeting named."""
+    monkeypatch.setattr("tenure.wires.postgresql.Link.backend_pid", 1)
+    with pytest.raises(Unsupported, match="pooler"):
+        opened(server.url, "thread")
+
+
+@flavours
+def test_a_sequence_that_may_not_be_created(server: PostgresServer, flavour: str) -> None:
+    """The error has the statements that an administrator must run."""
+    server.psql("CREATE SCHEMA IF NOT EXISTS locked")
+    with pytest.raises(AuthenticationFailed, match="schema locked"):
+        opened(f"{server.url}?schema=locked", flavour)
+    server.psql("GRANT USAGE ON SCHEMA locked TO tenure")
+    with pytest.raises(AuthenticationFailed, match="CREATE SEQUENCE"):
+        opened(f"{server.url}?schema=locked", flavour)
+    server.psql("CREATE SEQUENCE locked.tenure_token")
+    with pytest.raises(AuthenticationFailed, match="GRANT USAGE"):
+        opened(f"{server.url}?schema=locked", flavour)
+    server.psql("GRANT USAGE ON SEQUENCE locked.tenure_token TO tenure")
+    opened(f"{server.url}?schema=locked", flavour)
+    server.psql("DROP SCHEMA locked CASCADE")
+
+
+def test_a_sequence_with_a_cache_is_refused(server: PostgresServer) -> None:
+    """Cached values would reach the holders out of order."""
+    server.psql("CREATE SCHEMA cached AUTHORIZATION tenure")
+    server.psql("CREATE SEQUENCE cached.tenure_token CACHE 20")
+    server.psql("GRANT USAGE ON SEQUENCE cached.tenure_token TO tenure")
+    with pytest.raises(BackendError, match="CACHE 1"):
+        opened(f"{server.url}?schema=cached", "thread")
+    server.psql("DROP SCHEMA cached CASCADE")
+
+
+def test_many_clients_may_create_the_sequence(server: PostgresServer) -> None:
+    """Clients that find no sequence at the same moment all get through."""
+    server.psql('CREATE SCHEMA "Ünï ""q" AUTHORIZATION tenure')
+    url = f"{server.url}?schema=%C3%9Cn%C3%AF%20%22q"
+
+    async def main() -> None:
+        runtime = AsyncioRuntime()
+        clients = [Client(runtime, url) for _ in range(12)]
+        await asyncio.gather(*(client.start() for client in clients))
+        await asyncio.gather(*(client.close() for client in clients))
+
+    asyncio.run(main())
+    server.psql('DROP SCHEMA "Ünï ""q" CASCADE')
