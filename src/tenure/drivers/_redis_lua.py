@@ -86,7 +86,7 @@ local function look(roster, bodies, member)
 end
 """.replace("MOST", str(_MOST_LOOKED_AT))
 
-# KEYS: roster, session, last token, bodies. ARGV: member, body, width (0: any), prefix.
+# KEYS: roster, bodies, session, last token. ARGV: prefix, member, body, width (0: any).
 # Returns the token alone if the claim stands at the head, -1 if the session is dead, or
 # the roll as `look` gives it.
 #
@@ -95,16 +95,16 @@ end
 # replica that lags behind takes the master's place.
 CLAIM = Script(
     """
-local roster, session = KEYS[1], KEYS[2]
-local member, body, prefix = ARGV[1], ARGV[2], ARGV[4]
+local roster, session = KEYS[1], KEYS[3]
+local prefix, member, body = ARGV[1], ARGV[2], ARGV[3]
 local function enter()
   local now = redis.call('TIME')
   local token = now[1] * 1000000 + now[2]
-  local last = tonumber(redis.call('GET', KEYS[3]) or 0)
+  local last = tonumber(redis.call('GET', KEYS[4]) or 0)
   if last >= token then token = last + 1 end
-  redis.call('SET', KEYS[3], token)
+  redis.call('SET', KEYS[4], token)
   redis.call('ZADD', roster, token, member)
-  if body ~= '' then redis.call('HSET', KEYS[4], member, body) end
+  if body ~= '' then redis.call('HSET', KEYS[2], member, body) end
   return token
 end
 local known = redis.call('EXISTS', session, session, roster)
@@ -114,7 +114,7 @@ if known == 2 then return enter() end
     + _BURY
     + _LOOK
     + """
-local bodies, width = KEYS[4], tonumber(ARGV[3])
+local bodies, width = KEYS[2], tonumber(ARGV[4])
 if not redis.call('ZSCORE', roster, member) then
   bury_head(roster, bodies, member)
   if width > 1 then bury(roster, bodies, 0, width) end
@@ -124,26 +124,22 @@ return look(roster, bodies, member)
 """
 )
 
-# KEYS: roster, session, bodies. ARGV: member, prefix.
+# KEYS: roster, bodies, session. ARGV: prefix, member.
 # A waiter whose own session is dead is not shown its claim: it must never be granted.
 READ = Script(
-    "local prefix = ARGV[2]"
+    "local prefix = ARGV[1]"
     + _BURY
     + _LOOK
     + """
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  local roll = look(KEYS[1], KEYS[3], '')
-  roll[1] = false
-  return roll
-end
-return look(KEYS[1], KEYS[3], ARGV[1])
+local alive = redis.call('EXISTS', KEYS[3]) == 1
+return look(KEYS[1], KEYS[2], alive and ARGV[2] or '')
 """
 )
 
-# KEYS: roster, bodies. ARGV: member, prefix. Wakes the first living claim behind it.
+# KEYS: roster, bodies. ARGV: prefix, member. Wakes the first living claim behind it.
 WITHDRAW = Script(
     """
-local roster, bodies, member = KEYS[1], KEYS[2], ARGV[1]
+local roster, bodies, member = KEYS[1], KEYS[2], ARGV[2]
 local two = redis.call('ZRANGE', roster, 0, 1)
 if two[1] == member and not two[2] then
   redis.call('DEL', roster, bodies)
@@ -153,7 +149,7 @@ local rank = redis.call('ZRANK', roster, member)
 if not rank then return 0 end
 redis.call('ZREM', roster, member)
 redis.call('HDEL', bodies, member)
-local prefix = ARGV[2]
+local prefix = ARGV[1]
 """
     + _BURY
     + """
@@ -164,18 +160,18 @@ return 1
 """
 )
 
-# KEYS: roster, session, bodies. ARGV: member, the body expected, the new body.
+# KEYS: roster, bodies, session. ARGV: member, the body expected, the new body.
 # Finding the new body is success as well: the reply to an earlier try may have been lost.
 AMEND = Script(
     """
-if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+if redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-local body = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+local body = redis.call('HGET', KEYS[2], ARGV[1]) or ''
 if body ~= ARGV[2] and body ~= ARGV[3] then return 0 end
 if ARGV[3] == '' then
-  redis.call('HDEL', KEYS[3], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
 else
-  redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 end
 return 1
 """

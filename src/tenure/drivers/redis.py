@@ -24,9 +24,17 @@ from .base import Driver, Lost, Wake
 T = TypeVar("T")
 
 
+class _Begun(NamedTuple):
+    """The calls of one session on one roster, packed up to where the claim comes in."""
+
+    claim: bytes
+    withdraw: bytes
+
+
 class _Session(NamedTuple):
     owner: str
     key: bytes
+    begun: dict[str, _Begun]
 
 
 class RedisDriver(Driver):
@@ -62,9 +70,9 @@ class RedisDriver(Driver):
     async def start(self, owner: str, lost: Lost) -> str:
         self._begun += 1
         session = f"{self._mailbox}.{self._begun}"
-        key = self._session_key(session)
-        await self._wire.command(b"SET", key, _utf8(owner), b"PX", self._ttl_ms)
-        self._sessions[session] = _Session(owner, key)
+        known = self._session(session, owner)
+        await self._wire.command(b"SET", known.key, _utf8(owner), b"PX", self._ttl_ms)
+        self._sessions[session] = known
         return session
 
     async def renew(self, session: str) -> None:
@@ -84,62 +92,40 @@ class RedisDriver(Driver):
         known = self._sessions.get(session)
         if known is None:
             raise _lost()
-        prefix = self._prefix
-        name = _utf8(roster)
-        reply = await self._wire.run(
-            CLAIM,
-            4,
-            prefix + b"r:" + name,
-            known.key,
-            self._counter,
-            prefix + b"b:" + name,
-            _member(session, id),
-            _utf8(body),
-            width or 0,
-            prefix,
-        )
-        if type(reply) is int:
-            if reply < 0:
-                raise _lost()
+        begun = known.begun.get(roster) or self._begin(known, roster)
+        member = f"{session} {id}".encode()
+        tail = _TAILS.get((body, width)) or _tail(body, width)
+        packed = b"%b$%d\r\n%b\r\n%b" % (begun.claim, len(member), member, tail)
+        try:
+            reply = await self._wire.ask(packed)
+        except wires.ScriptMissing:
+            reply = await self._teach(CLAIM, packed)
+        if type(reply) is int and reply > 0:
             mine = Claim(roster, id, session, reply, known.owner, body)
             return Roll((mine,), mine)
         return self._roll(reply, roster, id, session)
 
-    async def amend(self, claim: Claim, body: str) -> Claim:
-        name = _utf8(claim.roster)
-        reply = await self._wire.run(
-            AMEND,
-            3,
-            self._prefix + b"r:" + name,
-            self._session_key(claim.session),
-            self._prefix + b"b:" + name,
-            _member(claim.session, claim.id),
-            _utf8(claim.body),
-            _utf8(body),
-        )
-        if reply != 1:
-            raise SessionLost("redis: the claim is gone, or was changed by someone else")
-        return claim._replace(body=body)
-
     async def withdraw(self, session: str, roster: str, id: str) -> None:
-        prefix = self._prefix
-        name = _utf8(roster)
-        await self._wire.run(
-            WITHDRAW, 2, prefix + b"r:" + name, prefix + b"b:" + name, _member(session, id), prefix
-        )
+        known = self._sessions.get(session) or self._session(session, "")
+        begun = known.begun.get(roster) or self._begin(known, roster)
+        member = f"{session} {id}".encode()
+        packed = b"%b$%d\r\n%b\r\n" % (begun.withdraw, len(member), member)
+        try:
+            await self._wire.ask(packed)
+        except wires.ScriptMissing:
+            await self._teach(WITHDRAW, packed)
 
     async def read(self, session: str, roster: str, id: str) -> Roll:
-        name = _utf8(roster)
-        reply = await self._wire.run(
-            READ,
-            3,
-            self._prefix + b"r:" + name,
-            self._session_key(session),
-            self._prefix + b"b:" + name,
-            _member(session, id),
-            self._prefix,
-        )
+        keys = self._keys(roster, self._session_key(session))
+        reply = await self._run(READ, *keys, self._prefix, _member(session, id))
         return self._roll(reply, roster, id, session)
+
+    async def amend(self, claim: Claim, body: str) -> Claim:
+        keys = self._keys(claim.roster, self._session_key(claim.session))
+        member = _member(claim.session, claim.id)
+        if await self._run(AMEND, *keys, member, _utf8(claim.body), _utf8(body)) != 1:
+            raise SessionLost("redis: the claim is gone, or was changed by someone else")
+        return claim._replace(body=body)
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         start = self._prefix + b"r:"
@@ -158,8 +144,7 @@ class RedisDriver(Driver):
     async def _living(self, keys: list[bytes]) -> list[bytes]:
         if not keys:
             return []
-        reply = await self._wire.run(LIVING, len(keys), *keys, self._prefix)
-        return _is(reply, list)
+        return _is(await self._run(LIVING, len(keys), *keys, self._prefix), list)
 
     # -- wake-ups ----------------------------------------------------------------
 
@@ -171,8 +156,39 @@ class RedisDriver(Driver):
 
     # -- inside --------------------------------------------------------------------
 
+    def _session(self, session: str, owner: str) -> _Session:
+        return _Session(owner, self._session_key(session), {})
+
     def _session_key(self, session: str) -> bytes:
         return self._prefix + b"s:" + _utf8(session)
+
+    def _keys(self, roster: str, *more: bytes) -> tuple[bytes | int, ...]:
+        """The number of keys and the keys, as the scripts of one roster take them."""
+        name = _utf8(roster)
+        return (2 + len(more), self._prefix + b"r:" + name, self._prefix + b"b:" + name, *more)
+
+    def _begin(self, known: _Session, roster: str) -> _Begun:
+        claim = self._keys(roster, known.key, self._counter)
+        begun = _Begun(
+            CLAIM.begin(*claim, self._prefix, more=3),
+            WITHDRAW.begin(*self._keys(roster), self._prefix, more=1),
+        )
+        if len(known.begun) >= _MOST_BEGUN:
+            known.begun.clear()
+        known.begun[roster] = begun
+        return begun
+
+    async def _run(self, script: wires.Script, *words: bytes | int) -> wires.Reply:
+        packed = script.begin(*words, more=0)
+        try:
+            return await self._wire.ask(packed)
+        except wires.ScriptMissing:
+            return await self._teach(script, packed)
+
+    async def _teach(self, script: wires.Script, packed: bytes) -> wires.Reply:
+        """Load the script, which is what a server needs once after each of its starts."""
+        await self._wire.command(b"SCRIPT", b"LOAD", script.text)
+        return await self._wire.ask(packed)
 
     def _roll(self, reply: wires.Reply, roster: str, id: str, session: str) -> Roll:
         """Read what the scripts' `look` returns, or the -1 for a dead session."""
@@ -227,6 +243,15 @@ def _text(data: Any) -> str:
 
 def _member(session: str, id: str) -> bytes:
     return _utf8(f"{session} {id}")
+
+
+def _tail(body: str, width: int | None) -> bytes:
+    """The end of a packed claim: its body, and the width or 0."""
+    return wires.word(_utf8(body)) + wires.word(b"%d" % (width or 0))
+
+
+_TAILS = {("", width): _tail("", width) for width in (None, 1)}
+_MOST_BEGUN = 1000
 
 
 def _escape(namespace: str) -> str:

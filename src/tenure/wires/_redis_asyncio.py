@@ -17,7 +17,8 @@ from .redis import Wire
 class AsyncioLink(asyncio.Protocol):
     """One connection, for one task at a time."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, patience: float, label: str) -> None:
+        self._patience = patience
         self._label = label
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=MORE)
@@ -57,7 +58,10 @@ class AsyncioLink(asyncio.Protocol):
     def usable(self) -> bool:
         return self._end is None and not self._replies
 
-    async def call(self, packed: bytes, patience: float) -> Reply:
+    async def call(self, packed: bytes) -> Reply:
+        return await self.call_within(packed, self._patience)
+
+    async def call_within(self, packed: bytes, patience: float) -> Reply:
         await self.send(packed, patience)
         reply = await self.receive(patience)
         if reply is MORE:
@@ -87,7 +91,8 @@ class AsyncioLink(asyncio.Protocol):
             return self._replies.popleft()
         if self._end is not None:
             raise unanswered(self._end, self._label) from self._end
-        return MORE
+        nothing: Reply = MORE
+        return nothing
 
     def hang_up(self) -> None:
         if self._transport is not None:
@@ -136,7 +141,7 @@ class AsyncioWire(Wire[AsyncioLink]):
         loop = asyncio.get_running_loop()
 
         def make() -> AsyncioLink:
-            return AsyncioLink(settings.label)
+            return AsyncioLink(settings.patience, settings.label)
 
         try:
             async with asyncio.timeout(left(until)):

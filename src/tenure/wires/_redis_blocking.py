@@ -28,7 +28,7 @@ _TRUSTED_IDLE_SECONDS = 1.0
 class BlockingLink:
     """One connection. Its coroutines never suspend: they block."""
 
-    __slots__ = ("_buffer", "_label", "_patience", "_reader", "_socket", "_used")
+    __slots__ = ("_buffer", "_kernel", "_label", "_patience", "_reader", "_socket", "_used")
 
     def __init__(self, raw: socket.socket, patience: float, label: str) -> None:
         self._socket = raw
@@ -36,53 +36,71 @@ class BlockingLink:
         self._reader = hiredis.Reader(notEnoughData=MORE)
         self._buffer: Any = bytearray(16384)  # hiredis takes it, its stub does not say so
         self._used = time.monotonic()
-        self._patience = 0.0
-        if _KERNEL_TIMEOUTS and not isinstance(raw, ssl.SSLSocket):
+        self._patience = patience
+        self._kernel = _KERNEL_TIMEOUTS and not isinstance(raw, ssl.SSLSocket)
+        if self._kernel:
             # The kernel's own timeouts save the poll that Python does before each send
             # and each receive on a socket with a timeout: a tenth of a call.
             limit = struct.pack("ll", int(patience), int(patience % 1 * 1_000_000))
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             raw.settimeout(None)
-            self._patience = patience
 
     def usable(self) -> bool:
-        if time.monotonic() - self._used < _TRUSTED_IDLE_SECONDS:
+        used, self._used = self._used, time.monotonic()
+        if self._used - used < _TRUSTED_IDLE_SECONDS:
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)  # an idle connection has nothing to tell but its end
 
-    async def call(self, packed: bytes, patience: float) -> Reply:
+    async def call(self, packed: bytes) -> Reply:
+        if not self._kernel:
+            return await self.call_within(packed, self._patience)
         raw, reader = self._socket, self._reader
-        began = self._used = time.monotonic()
-        kernel = patience == self._patience
         try:
-            if not kernel:
-                raw.settimeout(patience)
             raw.sendall(packed)
         except OSError as error:
             raise unsent(error, self._label) from error
         try:
-            if kernel:
-                size = raw.recv_into(self._buffer)
-                if not size:
-                    raise ConnectionResetError("the server closed the connection")
-                reader.feed(self._buffer, 0, size)
+            size = raw.recv_into(self._buffer)
+            reader.feed(self._buffer, 0, size)
             reply: Reply = reader.gets()
-            if reply is MORE:
-                reply = self._read(began + patience)
-                if reply is MORE:
-                    raise TimeoutError(f"none within {patience:.3g} s")
-                if self._patience:
-                    raw.settimeout(None)
         except BlockingIOError as error:
-            late = TimeoutError(f"none within {patience:.3g} s")
-            raise unanswered(late, self._label) from error
+            raise unanswered(_late(self._patience), self._label) from error
         except (OSError, hiredis.ProtocolError) as error:
             raise unanswered(error, self._label) from error
-        if reader.has_data():
+        if reply is MORE or reader.has_data():
+            return await self._rest(reply, size)
+        return reply
+
+    async def _rest(self, reply: Reply, size: int) -> Reply:
+        """The first read brought too little or too much."""
+        if size == 0:
+            error = ConnectionResetError("the server closed the connection")
+            raise unanswered(error, self._label) from error
+        if reply is MORE:
+            reply = await self._reply(self._used + self._patience, self._patience)
+            self._socket.settimeout(None)
+        if self._reader.has_data():
             raise ProtocolError(f"{self._label}: more than one reply to one command")
+        return reply
+
+    async def call_within(self, packed: bytes, patience: float) -> Reply:
+        until = time.monotonic() + patience
+        await self.send(packed, patience)
+        reply = await self._reply(until, patience)
+        if self._kernel:
+            self._socket.settimeout(None)
+        if self._reader.has_data():
+            raise ProtocolError(f"{self._label}: more than one reply to one command")
+        return reply
+
+    async def _reply(self, until: float, patience: float) -> Reply:
+        reply = await self.receive(until - time.monotonic())
+        if reply is MORE:
+            late = _late(patience)
+            raise unanswered(late, self._label) from late
         return reply
 
     async def send(self, packed: bytes, patience: float) -> None:
@@ -126,6 +144,10 @@ class BlockingLink:
     def abandon(self) -> None:
         if self._socket.fileno() >= 0:
             void(self._socket.fileno())
+
+
+def _late(patience: float) -> TimeoutError:
+    return TimeoutError(f"none within {patience:.3g} s")
 
 
 class BlockingWire(Wire[BlockingLink]):

@@ -34,11 +34,22 @@ from ._redis import (
     translate,
 )
 
-__all__ = ["MORE", "Link", "Reply", "Script", "Settings", "Tls", "Wire", "wire"]
+__all__ = [
+    "MORE",
+    "Link",
+    "Reply",
+    "Script",
+    "ScriptMissing",
+    "Settings",
+    "Tls",
+    "Wire",
+    "wire",
+    "word",
+]
 
 
 class Script:
-    """A Lua script and the digest that the server knows it by."""
+    """A Lua script, and how a call of it begins on the wire."""
 
     __slots__ = ("digest", "text")
 
@@ -46,6 +57,20 @@ class Script:
         self.text = text.encode()
         # SHA-1 is Redis' name for a script, and protects nothing here.
         self.digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+    def begin(self, *words: Word, more: int) -> bytes:
+        """A packed call with these words, of which so `more` are still to follow."""
+        packed = pack((b"EVALSHA", self.digest, *words))
+        return b"*%d\r\n%b" % (2 + len(words) + more, packed.partition(b"\r\n")[2])
+
+
+def word(data: bytes) -> bytes:
+    """One packed word, to follow what `Script.begin` has begun."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+class ScriptMissing(Unavailable):
+    """The server does not know the script; nothing was carried out."""
 
 
 class Link(Protocol):
@@ -55,8 +80,12 @@ class Link(Protocol):
         """Say whether the idle connection still looks alive."""
         ...
 
-    async def call(self, packed: bytes, patience: float) -> Reply:
+    async def call(self, packed: bytes) -> Reply:
         """Send a command and return its reply. After an error the link must be dropped."""
+        ...
+
+    async def call_within(self, packed: bytes, patience: float) -> Reply:
+        """The same, with another patience than the wire's own."""
         ...
 
     async def send(self, packed: bytes, patience: float) -> None:
@@ -105,21 +134,34 @@ class Wire(ABC, Generic[L]):
         if self.settings.tls is not None:
             self._tls = self.settings.tls.context()
 
-    async def command(self, *words: Word) -> Reply:
-        """Carry out one command."""
-        reply = await self._call(pack(words))
+    async def ask(self, packed: bytes) -> Reply:
+        """Carry out one command, packed already; `ScriptMissing` if its script is unknown.
+
+        Written out in one piece, because every acquire and every release passes here.
+        """
+        free = self._free
+        try:
+            link = free.pop()
+        except IndexError:
+            return await self._ask_anew(packed)
+        if not link.usable():
+            self._retire(link)
+            return await self._ask_anew(packed)
+        try:
+            reply = await link.call(packed)
+        except BaseException as error:
+            self._failed(link, error)
+            raise
+        free.append(link)
+        if self._waiting or self._closed:
+            self._returned()
         if type(reply) is hiredis.ReplyError:
             raise self._refused(str(reply))
         return reply
 
-    async def run(self, script: Script, *words: Word) -> Reply:
-        """Run a script: `words` are the number of keys, the keys and the arguments."""
-        reply = await self._call(pack((b"EVALSHA", script.digest, *words)))
-        if type(reply) is hiredis.ReplyError:
-            if str(reply).startswith("NOSCRIPT"):
-                return await self.command(b"EVAL", script.text, *words)
-            raise self._refused(str(reply))
-        return reply
+    async def command(self, *words: Word) -> Reply:
+        """Carry out one command."""
+        return await self.ask(pack(words))
 
     async def subscribe(self, channel: bytes) -> L:
         """A connection of its own on which the channel's messages arrive; confirmed."""
@@ -127,7 +169,7 @@ class Wire(ABC, Generic[L]):
         link = await self._connect(until)
         try:
             packed = pack((b"SUBSCRIBE", channel))
-            reply = await link.call(packed, left(until))
+            reply = await link.call_within(packed, left(until))
             if type(reply) is hiredis.ReplyError:
                 raise self._refused(str(reply))
             if not isinstance(reply, list) or reply[:1] != [b"subscribe"]:
@@ -162,30 +204,49 @@ class Wire(ABC, Generic[L]):
 
     # -- connections that come and go ----------------------------------------
 
-    async def _call(self, packed: bytes) -> Reply:
-        patience = self.settings.patience
-        link = self._take_free()
-        if link is None:
-            until = time.monotonic() + patience
-            link = await self._take(until)
-            patience = left(until)
+    async def _ask_anew(self, packed: bytes) -> Reply:
+        """The same as `ask`, when no connection is at hand."""
+        until = time.monotonic() + self.settings.patience
+        link = await self._take(until)
         try:
-            reply = await link.call(packed, patience)
+            reply = await link.call_within(packed, left(until))
         except BaseException as error:
-            self._retire(link)
-            if isinstance(error, ConnectionError):
-                self._drop_idle()
+            self._failed(link, error)
             raise
         self._free.append(link)
-        if self._waiting or self._closed:
-            self._returned()
+        self._returned()
+        if type(reply) is hiredis.ReplyError:
+            raise self._refused(str(reply))
         return reply
 
-    def _take_free(self) -> L | None:
-        free = self._free
-        while free:
+    async def _take(self, until: float) -> L:
+        """An idle connection, or a new one, or one that comes free in time."""
+        while True:
+            if self._closed:
+                raise Unavailable(f"{self.settings.label}: the connection was closed")
+            link = self._take_free()
+            if link is not None:
+                return link
             try:
-                link = free.pop()
+                self._slots.pop()
+            except IndexError:
+                if await self._wait(until):
+                    continue
+                limit = self.settings.connections
+                raise Unavailable(
+                    f"{self.settings.label}: all {limit} connections are busy"
+                ) from None
+            try:
+                return await self._connect(until)
+            except BaseException:
+                self._slots.append(None)
+                self._notify()
+                raise
+
+    def _take_free(self) -> L | None:
+        while self._free:
+            try:
+                link = self._free.pop()
             except IndexError:  # another thread was faster
                 return None
             if link.usable():
@@ -193,28 +254,10 @@ class Wire(ABC, Generic[L]):
             self._retire(link)
         return None
 
-    async def _take(self, until: float) -> L:
-        while True:
-            if self._closed:
-                raise Unavailable(f"{self.settings.label}: the connection was closed")
-            try:
-                self._slots.pop()
-            except IndexError:
-                if not await self._wait(until):
-                    limit = self.settings.connections
-                    raise Unavailable(
-                        f"{self.settings.label}: all {limit} connections are busy"
-                    ) from None
-                link = self._take_free()
-                if link is not None:
-                    return link
-                continue
-            try:
-                return await self._connect(until)
-            except BaseException:
-                self._slots.append(None)
-                self._notify()
-                raise
+    def _failed(self, link: L, error: BaseException) -> None:
+        self._retire(link)
+        if isinstance(error, ConnectionError):
+            self._drop_idle()
 
     def _retire(self, link: L) -> None:
         self.discard(link)
@@ -236,8 +279,11 @@ class Wire(ABC, Generic[L]):
             self._retire(link)
 
     def _refused(self, text: str) -> TenureError:
-        if text.partition(" ")[0] in STALE:
+        code = text.partition(" ")[0]
+        if code in STALE:
             self._drop_idle()
+        if code == "NOSCRIPT":
+            return ScriptMissing(f"{self.settings.label}: {text}")
         return translate(text, self.settings.label)
 
     # -- making a connection -------------------------------------------------
@@ -280,7 +326,7 @@ class Wire(ABC, Generic[L]):
 
     async def _ask(self, link: L, packed: bytes, until: float) -> Reply:
         try:
-            return await link.call(packed, left(until))
+            return await link.call_within(packed, left(until))
         except OutcomeUnknown as error:
             # Nothing that the caller asked for was sent yet.
             raise Unavailable(str(error)) from error
