@@ -97,7 +97,7 @@ class AdvisoryLocks(Mutex):
             if token is not None:
                 return Grant(name, id, int(token), hold)
             current.leave(hold)
-        if until is None:
+        if until is None or until <= self._runtime.now():
             return None
         return await self._wait(current, name, id, values, shared, until)
 

@@ -101,7 +101,11 @@ class PostgresqlDriver(Driver):
         link, self._first = self._first, None
         if link is None or link.reason is not None:
             link = await self._main()
-        await self._prepare(link, owner)
+        try:
+            await self._prepare(link, owner)
+        except BaseException:
+            link.end("it could not be set up")
+            raise
         session = Session(self, self.runtime, owner, link, lost)
         self.session = session
         if link.reason is not None:
@@ -212,7 +216,7 @@ class PostgresqlDriver(Driver):
             f"set_config('{name}', {link.literal(value)}, false)"
             for name, value in settings.items()
         )
-        script = ["DEALLOCATE ALL", f"SELECT {chosen}"]
+        script = ["DEALLOCATE ALL", f"SELECT {chosen}", _FLUSH_TOKENS]
         if link.server_version >= 140000:
             script.append(_CHECK_WAITERS)
         script += [
@@ -324,6 +328,11 @@ _STATEMENTS = {
         AND (l.classid::bigint << 32 | l.objid::bigint) = $1
         ORDER BY a.backend_start LIMIT 1""",
 }
+
+# Else a crash of the server could take back tokens that it has handed out.
+_FLUSH_TOKENS = """
+    SELECT set_config('synchronous_commit', 'local', false)
+    WHERE current_setting('synchronous_commit') = 'off'"""
 
 # Notices within a second that a waiting client is gone; a server on Windows cannot.
 _CHECK_WAITERS = """
