@@ -17,20 +17,22 @@ class Ticket:
 
     __slots__ = ("admitted", "left", "name", "shared", "signal")
 
-    def __init__(self, name: str, shared: bool) -> None:
+    def __init__(self, name: str, shared: bool, admitted: bool) -> None:
         self.name = name
         self.shared = shared
-        self.admitted = False
+        self.admitted = admitted
         self.left = False
         self.signal: Signal | None = None
 
 
 class _Gate:
+    """Who is inside, and who waits, where that is more than one ticket."""
+
     __slots__ = ("inside", "queue", "shared")
 
-    def __init__(self) -> None:
-        self.inside = 0
-        self.shared = False
+    def __init__(self, first: Ticket) -> None:
+        self.inside = 1
+        self.shared = first.shared
         self.queue: deque[Ticket] = deque()
 
     def admits(self, ticket: Ticket) -> bool:
@@ -48,29 +50,46 @@ class Gates:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._lock = runtime.lock()
-        self._gates: dict[str, _Gate] = {}
+        # Most names have one ticket and no queue: then the ticket stands for the gate.
+        self._gates: dict[str, _Gate | Ticket] = {}
         self._closed = False
 
     def enter_now(self, name: str, shared: bool) -> Ticket | None:
         """Enter if nobody is in the way."""
-        ticket = Ticket(name, shared)
         with self._lock:
             if self._closed:
                 raise ClosedError("the coordinator is closed")
-            gate = self._gates.get(name)
-            if gate is None:
-                gate = self._gates[name] = _Gate()
-            elif gate.queue or not gate.admits(ticket):
+            if name not in self._gates:
+                ticket = self._gates[name] = Ticket(name, shared, True)
+                return ticket
+            if not shared:
+                return None
+            gate = self._gate(name)
+            ticket = Ticket(name, shared, False)
+            if gate.queue or not gate.admits(ticket):
                 return None
             gate.let_in(ticket)
-        return ticket
+            return ticket
+
+    def _gate(self, name: str) -> _Gate:
+        gate = self._gates[name]
+        if isinstance(gate, Ticket):
+            gate = self._gates[name] = _Gate(gate)
+        return gate
 
     async def enter(self, name: str, shared: bool, until: float | None) -> Ticket | None:
         """Enter in turn; None if the time came first."""
-        ticket = Ticket(name, shared)
+        ticket = self.enter_now(name, shared)
+        if ticket is not None:
+            return ticket
+        ticket = Ticket(name, shared, False)
         signal = ticket.signal = self._runtime.signal()
         with self._lock:
-            gate = self._gates.setdefault(name, _Gate())
+            if name not in self._gates:
+                self._gates[name] = ticket
+                ticket.admitted = True
+                return ticket
+            gate = self._gate(name)
             gate.queue.append(ticket)
             self._advance(name, gate)
         try:
@@ -92,6 +111,10 @@ class Gates:
                 return
             ticket.left = True
             gate = self._gates[ticket.name]
+            if gate is ticket:
+                del self._gates[ticket.name]
+                return
+            assert isinstance(gate, _Gate)
             if ticket.admitted:
                 gate.inside -= 1
             else:
@@ -101,14 +124,14 @@ class Gates:
     def waiting(self, name: str) -> int:
         """How many local acquires stand in the queue of a name."""
         gate = self._gates.get(name)
-        return len(gate.queue) if gate else 0
+        return len(gate.queue) if isinstance(gate, _Gate) else 0
 
     def close(self) -> None:
         """Turn away everybody who waits."""
         with self._lock:
             self._closed = True
             for gate in self._gates.values():
-                for ticket in gate.queue:
+                for ticket in gate.queue if isinstance(gate, _Gate) else ():
                     if ticket.signal is not None:
                         ticket.signal.set()
 

@@ -73,6 +73,7 @@ class Session:
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
         self.runtime = runtime
+        self.now = runtime.now
         self.driver = driver
         self.owner = owner
         self.ttl = ttl
@@ -87,6 +88,9 @@ class Session:
         """Lives that are lost, and that the backend has not been told to end."""
         self._kick = runtime.signal()
         self._keeper: Job | None = None
+        self._cleaner: Job | None = None
+        self._cleaning = False
+        self._closing = runtime.signal()
         self._debts: list[tuple[Life, str, str, float]] = []
         self._closed: TenureError | None = None
 
@@ -174,12 +178,12 @@ class Session:
 
     def hold(self, life: Life, lease: Held) -> None:
         """Make the lease end with the life; `SessionLost` if the life is over already."""
-        if life.reason is None and self.runtime.now() >= life.deadline:
-            self.expire(life)
         with self._lock:
-            if life.reason is not None:
-                raise SessionLost(life.reason)
-            life.leases.add(lease)
+            if life.reason is None and self.now() < life.deadline:
+                life.leases.add(lease)
+                return
+        self.expire(life)
+        raise SessionLost(life.reason or "the session is over")
 
     def drop(self, life: Life, lease: Held) -> None:
         """The lease was released: it no longer depends on the life."""
@@ -231,22 +235,22 @@ class Session:
         """
         if life.reason is None:
             self._debts.append((life, roster, id, self.runtime.now() + self.ttl))
-            life.renew_at = min(life.renew_at, self.runtime.now() + self.ttl / 12)
             self._kick.set()
 
     # -- keepalive -----------------------------------------------------------
 
     async def _keep(self) -> None:
         while self._closed is None:
-            while self._over:
-                # Free what the backend may still keep for a life that we gave up.
-                await self._quietly(self.driver.end(self._over.pop().id), "ending a lost session")
+            if (self._over or self._debts) and not self._cleaning:
+                # In a job of its own: a backend that is slow to clean up must not delay
+                # the renewal of the life that goes on.
+                self._cleaning = True
+                self._cleaner = self.runtime.spawn(self._clean, "cleanup")
             life = self._life
             if life is None or life.reason is not None:
                 await self._kick.wait(self.runtime.now() + self.ttl)
             elif not await self._kick.wait(life.renew_at):
                 await self._renew(life)
-                await self._pay()
             self._kick.clear()
 
     async def _renew(self, life: Life) -> None:
@@ -282,8 +286,28 @@ class Session:
             for lease in leases:
                 lease.doubt(reason)
 
+    # -- cleaning up -----------------------------------------------------------
+
+    async def _clean(self) -> None:
+        try:
+            while (self._over or self._debts) and self._closed is None:
+                while self._over:
+                    # Free what the backend may still keep for a life that we gave up.
+                    end = self.driver.end(self._over.pop().id)
+                    await self._quietly(end, "ending a lost session")
+                await self._pay()
+                if self._debts:
+                    pause = self.ttl / 6 * (0.5 + self.runtime.random())
+                    await self._closing.wait(self.runtime.now() + pause)
+        finally:
+            self._cleaning = False
+            if self._over or self._debts:
+                self._kick.set()
+
     async def _pay(self) -> None:
         for debt in list(self._debts):
+            if self._closed is not None:
+                return
             life, roster, id, until = debt
             if life.reason is None:
                 work = self.driver.withdraw(life.id, roster, id)
@@ -310,11 +334,12 @@ class Session:
         self._closed = ClosedError("the coordinator is closed")
         self.gates.close()
         self._kick.set()
-        if self._keeper is not None:
-            # First of all: no renewal may outlive the session.
-            until = self.runtime.now() + self.driver.patience + 1.0
-            if not await self._keeper.join(until):
-                self._keeper.cancel()
+        self._closing.set()
+        # First of all: no renewal may outlive the session.
+        until = self.runtime.now() + self.driver.patience + 1.0
+        for job in (self._keeper, self._cleaner):
+            if job is not None and not await job.join(until):
+                job.cancel()
         life = self._life
         if life is not None:
             if life.reason is None:

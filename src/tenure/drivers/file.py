@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -26,9 +27,6 @@ from .._url import Url
 from ..errors import InvalidURL, SessionLost, StorageError, TenureError, Unavailable
 from ..wires.changes import AsyncFileChanges, SyncFileChanges
 from .base import Driver, Lost, Mutex
-
-IDLE_FILES_MAX = 64
-"""How many unlocked files are kept open for the next acquire of the same name."""
 
 RECORD_BYTES_MAX = 512
 DRAWS_MAX = 2000
@@ -71,12 +69,11 @@ class FileDriver(Driver, Mutex):
         if url.hosts or url.username is not None or not url.path.strip("/"):
             raise InvalidURL("file: the URL is file:///directory, with three slashes")
         self.mutex = self
+        self._inline = runtime.flavour != "asyncio"
         self._folder = os.path.join(url.path, file_name(namespace))
         self._owner = b""
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
-        self._idle: dict[str, int] = {}
-        """Open, unlocked files by path."""
 
     async def open(self) -> None:
         await self.runtime.blocking(self._make_folder)
@@ -92,15 +89,11 @@ class FileDriver(Driver, Mutex):
     async def close(self) -> None:
         while self._held:
             self._held.popitem()[1].drop()
-        while self._idle:
-            os.close(self._idle.popitem()[1])
 
     def abandon(self) -> None:
         # Closing frees nothing as long as the parent has its copy; unlocking would.
-        for file in [*(held.file for held in self._held.values()), *self._idle.values()]:
-            os.close(file)
-        self._held.clear()
-        self._idle.clear()
+        while self._held:
+            os.close(self._held.popitem()[1].file)
 
     # -- the session is the process itself -------------------------------------------
 
@@ -123,35 +116,32 @@ class FileDriver(Driver, Mutex):
     async def seize(
         self, session: str, name: str, id: str, *, shared: bool, until: float | None
     ) -> Grant | None:
-        path = os.path.join(self._folder, file_name(name) + ".lock")
-        attempt = _Attempt(self, session, path, shared)
+        attempt = _Attempt(self, session, lock_path(self._folder, name), shared)
         try:
-            token = await self._tried(attempt)
-            if token is None and until is not None:
+            if until is None:
+                token = attempt.lock() if self._inline else await self._elsewhere(attempt)
+            else:
                 token = await self._waited(attempt, until)
+            if token is not None:
+                self._held[id] = attempt
+                return Grant(name, id, token, None)
         except BaseException:
             attempt.drop()
             raise
-        if token is None:
-            attempt.drop()
-            return None
-        self._held[id] = attempt
-        return Grant(name, id, token, attempt)
+        attempt.drop()
+        return None
 
-    async def _tried(self, attempt: _Attempt) -> int | None:
-        if self.runtime.flavour == "thread":
-            return attempt.lock()
+    async def _elsewhere(self, attempt: _Attempt) -> int | None:
+        """Lock on another thread, to the end even if we are cancelled meanwhile."""
         return await self.runtime.finish(self.runtime.blocking(attempt.lock))
 
     async def _waited(self, attempt: _Attempt, until: float) -> int | None:
         runtime = self.runtime
-        changes = (AsyncFileChanges if runtime.flavour == "asyncio" else SyncFileChanges)(
-            attempt.path
-        )
+        changes = (SyncFileChanges if self._inline else AsyncFileChanges)(attempt.path)
         try:
             while True:
-                # Tried again once the watch stands, so that no release falls in between.
-                token = await self._tried(attempt)
+                # Once more when the watch stands, so that no release falls in between.
+                token = attempt.lock() if self._inline else await self._elsewhere(attempt)
                 left = until - runtime.now()
                 if token is not None or left <= 0:
                     return token
@@ -166,31 +156,23 @@ class FileDriver(Driver, Mutex):
             held.unlock()
 
     async def holder(self, name: str) -> Holder | None:
-        path = os.path.join(self._folder, file_name(name) + ".lock")
+        path = lock_path(self._folder, name)
         return await self.runtime.blocking(lambda: _holder(path))
 
     # -- files ---------------------------------------------------------------------------
 
-    def take_file(self, path: str) -> int:
-        """An open file for the path; one that was kept, if there is one."""
-        file = self._idle.pop(path, -1)
-        if file >= 0:
-            return file
+    def open_file(self, path: str) -> int:
+        """Open the lock file, making it, and its folder, if there is none."""
         try:
-            return _open(path)
+            return os.open(path, _FLAGS, 0o600)
         except FileNotFoundError:
             self._make_folder()  # somebody cleaned up: the folder is ours to make again
         except OSError as error:
             raise _storage(error, path) from error
         try:
-            return _open(path)
+            return os.open(path, _FLAGS, 0o600)
         except OSError as error:
             raise _storage(error, path) from error
-
-    def keep_file(self, path: str, file: int) -> None:
-        """Keep an unlocked file for the next acquire, or close it."""
-        if len(self._idle) >= IDLE_FILES_MAX or self._idle.setdefault(path, file) != file:
-            os.close(file)
 
     def record(self, token: int | None) -> bytes:
         """What the holder writes into its file: token, time, owner."""
@@ -218,16 +200,28 @@ class _Attempt:
         mode = (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
         while True:
             if self.file < 0:
-                self.file = self._driver.take_file(self.path)
+                self.file = self._driver.open_file(self.path)
             try:
                 fcntl.flock(self.file, mode)
-                if self.in_place():
+                if self._is_ours():
                     return self._draw_shared() if self._shared else self._draw()
             except BlockingIOError:
                 return None
             except OSError as error:
                 raise _storage(error, self.path) from error
             self.drop()  # it was deleted or replaced before we had it: take the new one
+
+    def _is_ours(self) -> bool:
+        """See that the locked file may be a lock file; False if it was deleted meanwhile."""
+        found = os.fstat(self.file)
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"{self.path}: not a plain file, so it cannot be a lock file")
+        if found.st_uid != os.geteuid():
+            raise StorageError(
+                f"{self.path}: belongs to user {found.st_uid}, not to us (user {os.geteuid()}); "
+                "use a folder of your own"
+            )
+        return found.st_nlink > 0
 
     def in_place(self) -> bool:
         """Say whether the path still names the file that is locked."""
@@ -247,7 +241,7 @@ class _Attempt:
     def _draw_shared(self) -> int:
         # Readers draw at the same time, so another lock puts them in order. Whoever has
         # it needs microseconds, unless it was stopped right there.
-        guard = self._driver.take_file(self.path + ".draw")
+        guard = self._driver.open_file(self.path + ".draw")
         try:
             for _ in range(DRAWS_MAX):
                 try:
@@ -260,16 +254,21 @@ class _Attempt:
         raise Unavailable(f"{self.path}: a stopped process is drawing its token")
 
     def unlock(self) -> None:
-        """Unlock the file, and let those who watch it know."""
+        """Unlock the file, then close it: that is what wakes those who watch it."""
         fcntl.flock(self.file, fcntl.LOCK_UN)
-        os.pread(self.file, 1, 0)
-        self._driver.keep_file(self.path, self.file)
+        self.drop()
 
     def drop(self) -> None:
         """Close the file, and so unlock it."""
         file, self.file = self.file, -1
         if file >= 0:
             os.close(file)
+
+
+@functools.lru_cache(maxsize=1024)
+def lock_path(folder: str, name: str) -> str:
+    """The path of a name's lock file."""
+    return os.path.join(folder, file_name(name) + ".lock")
 
 
 def file_name(name: str) -> str:
@@ -281,23 +280,6 @@ def file_name(name: str) -> str:
         return name
     start = re.sub(r"[^a-z0-9_-]+", "_", name[:40].lower(), flags=re.ASCII)
     return f"{start}~{hashlib.sha256(name.encode()).hexdigest()[:40]}"
-
-
-def _open(path: str) -> int:
-    file = os.open(path, _FLAGS, 0o600)
-    try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise StorageError(f"{path}: not a plain file, so it cannot be a lock file")
-        if found.st_uid != os.geteuid():
-            raise StorageError(
-                f"{path}: belongs to user {found.st_uid}, not to us (user {os.geteuid()}); "
-                "use a folder of your own"
-            )
-    except BaseException:
-        os.close(file)
-        raise
-    return file
 
 
 def _holder(path: str) -> Holder | None:

@@ -18,7 +18,6 @@ POLL_SECONDS = 0.002
 
 # <sys/inotify.h>
 _CLOSE = 0x08 | 0x10
-_ACCESS = 0x01
 _GONE = 0x04 | 0x400 | 0x800  # attributes (a link removed), deleted, moved
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -31,7 +30,7 @@ def _inotify(path: str) -> int:
     file: int = libc.inotify_init1(_FLAGS)
     if file < 0:
         return -1  # the user's limit of instances is reached
-    if libc.inotify_add_watch(file, os.fsencode(path), _CLOSE | _ACCESS | _GONE) < 0:
+    if libc.inotify_add_watch(file, os.fsencode(path), _CLOSE | _GONE) < 0:
         os.close(file)
         return -1
     return file
