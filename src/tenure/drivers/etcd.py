@@ -5,9 +5,10 @@ no name reaches into another's. A roster's order and its tokens are the keys'
 creation revisions. To claim is one transaction, which also reads the head of the
 roster and one's predecessor; a waiter watches the key of that predecessor alone.
 
-A claim whose answer stayed out may still be on its way when it is withdrawn. So that
-it comes to nothing then, such a withdrawal leaves a marker behind that every claim
-tests for, `/tenure/<namespace>//<claim id>`, which goes with the session.
+A session has a key too, `/tenure/<namespace>//<session>`, and a claim is entered only
+if that key was not written since the driver last did. A claim whose answer stayed out
+may still be on its way when it is withdrawn; such a withdrawal writes the session's
+key anew, so that the claim comes to nothing whenever it arrives.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .._runtime.base import Runtime
 from .._url import Host, Url
 from ..errors import BackendError, InvalidURL, OutcomeUnknown, SessionLost, Unavailable
 from ..wires._etcd_api import Created, Delete, Entry, Found, Get, Put, Unchanged, Watch, Wire
-from ..wires.etcd import AsyncioEtcdWire, BlockingEtcdWire, Settings
+from ..wires.etcd import Settings, connection
 from ._etcd_watches import Watches
 from .base import Driver, Lost, Wake
 
@@ -33,6 +34,13 @@ _PORT = 2379
 _KNOWN_RANGES = 1024
 _RACES = 16
 """How often a conditional claim starts over because others claimed in between."""
+
+
+class _Session(NamedTuple):
+    """An own session: its owner, and the revision at which its key was last written."""
+
+    owner: str
+    epoch: int
 
 
 class _Place(NamedTuple):
@@ -53,7 +61,9 @@ class EtcdDriver(Driver):
         durable_claims=True,
         push=True,
         poll=0.5,
-        min_ttl=1.0,
+        # By default etcd grants no lease shorter than one and a half election timeouts,
+        # rounded up to seconds.
+        min_ttl=2.0,
     )
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
@@ -70,7 +80,7 @@ class EtcdDriver(Driver):
             raise InvalidURL(f"{url.scheme}: the options 'cert' and 'key' come together")
         self._root = f"/tenure/{quote(namespace, safe='')}/"
         self._ranges: dict[str, tuple[bytes, bytes]] = {}
-        self._owners: dict[str, str] = {}
+        self._sessions: dict[str, _Session] = {}
         self._places: dict[str, _Place] = {}
         self._unsure: set[str] = set()
         self._unsure_lease = 0
@@ -81,8 +91,7 @@ class EtcdDriver(Driver):
 
     async def open(self) -> None:
         settings = await self.runtime.blocking(self._settings)
-        flavour = AsyncioEtcdWire if self.runtime.flavour == "asyncio" else BlockingEtcdWire
-        wire = flavour(settings)
+        wire = connection(settings, self.runtime.flavour)
         try:
             await wire.open()
             await wire.get(Get(self._root.encode(), _after(self._root), 1, keys_only=True))
@@ -136,14 +145,16 @@ class EtcdDriver(Driver):
         # After a lost answer the same lease is asked for again, so that none is left over.
         lease, self._unsure_lease = self._unsure_lease or self._new_lease(), 0
         session = f"{lease:x}"
+        wire = self._connected()
         try:
-            granted = await self._connected().lease_grant(lease, math.ceil(self.ttl))
-            if not granted:
+            if not await wire.lease_grant(lease, math.ceil(self.ttl)):
                 await self.renew(session)
+            key = self._session_key(session)
+            outcome = await wire.txn((), (Put(key, owner.encode(), lease),))
         except OutcomeUnknown:
             self._unsure_lease = lease
             raise
-        self._owners[session] = owner
+        self._sessions[session] = _Session(owner, outcome.revision)
         return session
 
     async def renew(self, session: str) -> None:
@@ -152,8 +163,8 @@ class EtcdDriver(Driver):
 
     async def end(self, session: str) -> None:
         await self._connected().lease_revoke(int(session, 16))
-        self._owners.pop(session, None)
-        if not self._owners:
+        self._sessions.pop(session, None)
+        if not self._sessions:
             self._places.clear()
             self._unsure.clear()
 
@@ -197,25 +208,36 @@ class EtcdDriver(Driver):
     ) -> Roll:
         """Put the claim; with `newest`, only if none was created after that revision."""
         start, end = self._range(roster)
-        key = self._key(roster, id)
-        guards = [Created(self._marker(id))]
-        if newest != 0:
-            guards.append(Created(key))
+        key, session_key = self._key(roster, id), self._session_key(session)
+        free = [] if newest == 0 else [Created(key)]
         if newest is not None:
-            guards.append(Created(start, end, newest))
-        owner = self._owners.get(session, "")
-        value = _value(owner, body, round(self.runtime.wall(), 3))
+            free.append(Created(start, end, newest))
+        known = self._sessions.get(session)
+        if known is None:
+            raise SessionLost(f"etcd: the session {session} has ended")
+        value = _value(known.owner, body, round(self.runtime.wall(), 3))
         head = Get(start, end, 1, "oldest")
         last = Get(start, end, 2, "newest", keys_only=True)
-        put = Put(key, value, int(session, 16))
-        outcome = await self._connected().txn(guards, (put, head, last), (Get(key), head))
-        if not outcome.succeeded:
-            own, first = outcome.found
+        then = (Put(key, value, int(session, 16)), head, last)
+        otherwise = (Get(key), head, Get(session_key))
+        wire = self._connected()
+        for _ in range(_RACES):
+            outcome = await wire.txn((Unchanged(session_key, known.epoch), *free), then, otherwise)
+            if outcome.succeeded:
+                break
+            own, first, life = outcome.found
             if own.entries:
                 return await self._look(session, roster, id, own.entries[0].created)
-            return Roll(self._claims(roster, first), None, first.size)
+            if not life.entries:
+                raise SessionLost(f"etcd: the lease {session} has expired or was revoked")
+            epoch = life.entries[0].modified
+            if epoch == known.epoch:
+                return Roll(self._claims(roster, first), None, first.size)
+            known = known._replace(epoch=epoch)  # a withdrawal has written it meanwhile
+        else:
+            raise Unavailable("etcd: too many others withdrew at the same time")
         _, first, last_two = outcome.found
-        mine = Claim(roster, id, session, outcome.revision, owner, body)
+        mine = Claim(roster, id, session, outcome.revision, known.owner, body)
         self._places[id] = _Place(outcome.revision, outcome.revision)
         if first.size == 1:
             return Roll((mine,), mine)
@@ -243,11 +265,13 @@ class EtcdDriver(Driver):
 
     async def withdraw(self, session: str, roster: str, id: str) -> None:
         key = self._key(roster, id)
-        if id in self._unsure:
-            marker = Put(self._marker(id), b"", int(session, 16))
-            # Without the lease nothing that is still under way can be put.
+        known = self._sessions.get(session)
+        if id in self._unsure and known is not None:
+            put = Put(self._session_key(session), known.owner.encode(), int(session, 16))
+            # Without the lease, nothing that is still under way can be put.
             with suppress(SessionLost):
-                await self._connected().txn((), (Delete(key), marker))
+                outcome = await self._connected().txn((), (Delete(key), put))
+                self._sessions[session] = known._replace(epoch=outcome.revision)
             self._unsure.discard(id)
         else:
             await self._connected().delete(key)
@@ -319,8 +343,8 @@ class EtcdDriver(Driver):
     def _key(self, roster: str, id: str) -> bytes:
         return self._range(roster)[0] + quote(id, safe="").encode()
 
-    def _marker(self, id: str) -> bytes:
-        return f"{self._root}/{quote(id, safe='')}".encode()
+    def _session_key(self, session: str) -> bytes:
+        return f"{self._root}/{session}".encode()
 
     def _id(self, roster: str, entry: Entry) -> str:
         return unquote(entry.key[len(self._range(roster)[0]) :].decode("ascii", "replace"))

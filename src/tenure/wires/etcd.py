@@ -8,16 +8,14 @@ goes on to the next endpoint; one whose answer stays out is given up as
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
-import grpc.aio
 
+from .._runtime.base import Flavour
 from ..errors import BackendError, OutcomeUnknown, SessionLost, Unavailable
 from . import _etcd_api as api
 from . import _etcd_proto as proto
@@ -75,6 +73,7 @@ class Settings(NamedTuple):
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
         ]
@@ -279,150 +278,19 @@ class EtcdWire:
         await self._shut(link)
 
 
+def connection(settings: Settings, flavour: Flavour) -> EtcdWire:
+    """A wire of the flavour; each loads only its own half of grpc."""
+    if flavour == "asyncio":
+        from ._etcd_asyncio import AsyncioEtcdWire
+
+        return AsyncioEtcdWire(settings)
+    from ._etcd_blocking import BlockingEtcdWire
+
+    return BlockingEtcdWire(settings)
+
+
 def status(error: grpc.RpcError) -> tuple[int, str]:
     """The number and the text of gRPC's status."""
     code: grpc.StatusCode = error.code()
     number: int = code.value[0]
     return number, error.details() or ""
-
-
-# -- threads ---------------------------------------------------------------
-
-
-class BlockingEtcdWire(EtcdWire):
-    """The wire for threads: its coroutines block and never suspend."""
-
-    def _dial(self, target: str) -> Link:
-        if self._settings.tls:
-            credentials = self._settings.channel_credentials()
-            return Link(grpc.secure_channel(target, credentials, self._options), target)
-        return Link(grpc.insecure_channel(target, self._options), target)
-
-    async def _unary(self, link: Link, name: str, request: bytes, timeout: float) -> bytes:
-        try:
-            reply: bytes = link.calls[name](request, timeout, self._metadata)
-        except ValueError as error:  # what gRPC raises on a channel that was closed meanwhile
-            raise Unavailable(f"{link.target}: the channel was closed") from error
-        return reply
-
-    async def _shut(self, link: Link) -> None:
-        link.channel.close()
-
-    def _stream(self, link: Link) -> BlockingStream:
-        return BlockingStream(self, link, self._metadata)
-
-
-class BlockingStream:
-    """A stream of watches that one thread reads and any may write to."""
-
-    def __init__(self, wire: BlockingEtcdWire, link: Link, metadata: Metadata) -> None:
-        self._wire = wire
-        self._link = link
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        try:
-            self._call = link.watch(iter(self._requests.get, None), metadata=metadata)
-        except ValueError as error:
-            raise Unavailable(f"{link.target}: the channel was closed") from error
-
-    def send(self, request: api.Watch | api.Unwatch) -> None:
-        self._requests.put(proto.watch_request(request))
-
-    async def receive(self) -> api.News:
-        try:
-            for message in self._call:
-                return proto.watch_reply(message)
-        except grpc.RpcError as error:
-            self.close()
-            raise await self._wire.ended(self._link, error) from error
-        self.close()
-        raise Unavailable(f"{self._link.target}: the stream of watches ended")
-
-    def close(self) -> None:
-        self._call.cancel()
-        self._requests.put(None)
-
-
-# -- asyncio ---------------------------------------------------------------
-
-
-class AsyncioEtcdWire(EtcdWire):
-    """The wire for asyncio."""
-
-    def _dial(self, target: str) -> Link:
-        if self._settings.tls:
-            credentials = self._settings.channel_credentials()
-            return Link(grpc.aio.secure_channel(target, credentials, self._options), target)
-        return Link(grpc.aio.insecure_channel(target, self._options), target)
-
-    async def _unary(self, link: Link, name: str, request: bytes, timeout: float) -> bytes:
-        try:
-            reply: bytes = await link.calls[name](request, timeout=timeout, metadata=self._metadata)
-        except asyncio.CancelledError as error:
-            # gRPC also cancels what was under way on a channel that another task closed.
-            if not link.closed or _is_cancelled():
-                raise
-            raise OutcomeUnknown(f"{link.target}: the channel was closed") from error
-        except grpc.aio.UsageError as error:
-            raise Unavailable(f"{link.target}: the channel was closed") from error
-        return reply
-
-    async def _shut(self, link: Link) -> None:
-        await link.channel.close()
-
-    def _stream(self, link: Link) -> AsyncioStream:
-        return AsyncioStream(self, link, self._metadata)
-
-
-class AsyncioStream:
-    """A stream of watches on an event loop."""
-
-    def __init__(self, wire: AsyncioEtcdWire, link: Link, metadata: Metadata) -> None:
-        self._wire = wire
-        self._link = link
-        self._closed = False
-        self._requests = _Requests()
-        try:
-            self._call = link.watch(self._requests, metadata=metadata)
-        except grpc.aio.UsageError as error:
-            raise Unavailable(f"{link.target}: the channel was closed") from error
-
-    def send(self, request: api.Watch | api.Unwatch) -> None:
-        self._requests.queue.put_nowait(proto.watch_request(request))
-
-    async def receive(self) -> api.News:
-        try:
-            message = await self._call.read()
-        except asyncio.CancelledError as error:
-            if not (self._closed or self._link.closed) or _is_cancelled():
-                raise
-            raise Unavailable(f"{self._link.target}: the stream of watches was closed") from error
-        except grpc.RpcError as error:
-            self.close()
-            raise await self._wire.ended(self._link, error) from error
-        if not isinstance(message, bytes):  # the end of the stream
-            self.close()
-            raise Unavailable(f"{self._link.target}: the stream of watches ended")
-        return proto.watch_reply(message)
-
-    def close(self) -> None:
-        self._closed = True
-        self._call.cancel()
-        self._requests.queue.put_nowait(None)
-
-
-class _Requests(AsyncIterator[bytes]):
-    """The requests of a stream, as gRPC reads them: until a None."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def __anext__(self) -> bytes:
-        request = await self.queue.get()
-        if request is None:
-            raise StopAsyncIteration
-        return request
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
