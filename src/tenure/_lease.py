@@ -52,6 +52,7 @@ class BaseLease:
         "name",
         "shared",
         "token",
+        "unsure",
     )
 
     name: str
@@ -60,6 +61,8 @@ class BaseLease:
     """The fencing token: greater than the token of every lease of this name before."""
     shared: bool
     """Whether other shared leases may be held at the same time."""
+    unsure: bool
+    """Whether a request to enter its claim got no answer, and may yet arrive."""
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class BaseLease:
         self._ticket = ticket
         self._id = id
         self._grant = grant
-        self._since = session.runtime.now()
+        self._since = session.now() if session.watched else 0.0
         self._reason: str | None = None
         self._ended = False
         self._releasing = False
@@ -85,6 +88,7 @@ class BaseLease:
         self.name = name
         self.token = token
         self.shared = ticket.shared
+        self.unsure = False
         session.hold(life, self)
 
     # -- what the holder asks ------------------------------------------------
@@ -197,7 +201,8 @@ class BaseLease:
                 raise self._loss()
             return
         session, life = self._session, self._life
-        if life.reason is not None or session.expire(life):
+        if life.reason is not None or session.now() >= life.deadline:
+            session.expire(life)
             raise self._loss()
         self._releasing = True
         driver, id = session.driver, self._id
@@ -214,6 +219,8 @@ class BaseLease:
                     )
         except SessionLost as error:
             session.lose(life, str(error))
+            if self._ended and self._reason is None:
+                return  # released by a close at the same time
             raise self._loss() from error
         except BaseException:
             # Unknown is not success, and a cancelled release must not leave it taken.
@@ -230,6 +237,8 @@ class BaseLease:
         session = self._session
         session.drop(self._life, self)
         session.gates.leave(self._ticket)
+        if self.unsure:
+            session.owe(self._life, self.name, self._id)
         if session.watched:
             self._emit("released", "")
 

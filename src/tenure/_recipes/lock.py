@@ -179,6 +179,7 @@ class LockRecipe(Generic[L]):
                     self._emit_waited(began)
             if mine is not None:
                 lease = self._lease_type(session, life, ticket, self.name, mine.token, id, None)
+                lease.unsure = not sure
             elif sure and not wait and roll.mine is None:
                 id = ""  # nothing was written: there is nothing to withdraw
             return lease

@@ -107,7 +107,7 @@ class DocumentDriver(Driver):
             return True
         if await self.save("session", session, None, version) is None:
             return True
-        del self._seen[session]
+        self._seen.pop(session, None)  # another task of ours may have found the same
         return False
 
     # -- rosters ---------------------------------------------------------------
