@@ -55,8 +55,7 @@ class RedisDriver(Driver):
         self._ear = Ear(self._wire, runtime, channel, self.patience)
 
     async def open(self) -> None:
-        await self.runtime.blocking(self._wire.prepare)
-        await self._wire.command(b"PING")
+        await self._wire.open(self.runtime)
 
     async def close(self) -> None:
         await self._ear.close()

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import hiredis
 
-from .._runtime.base import Flavour
+from .._runtime.base import Flavour, Runtime
 from .._url import Host
 from ..errors import OutcomeUnknown, ProtocolError, TenureError, Unavailable
 from ._redis import (
@@ -129,10 +129,11 @@ class Wire(ABC, Generic[L]):
 
     # -- what a driver calls -------------------------------------------------
 
-    def prepare(self) -> None:
-        """Read the TLS files: first of all, and where a short wait for a disk may be."""
+    async def open(self, runtime: Runtime) -> None:
+        """Make the first connection, so that whatever is wrong with the URL shows now."""
         if self.settings.tls is not None:
-            self._tls = self.settings.tls.context()
+            self._tls = await runtime.blocking(self.settings.tls.context)
+        self._free.append(await self._take(time.monotonic() + self.settings.patience))
 
     async def ask(self, packed: bytes) -> Reply:
         """Carry out one command, packed already; `ScriptMissing` if its script is unknown.
@@ -206,8 +207,15 @@ class Wire(ABC, Generic[L]):
 
     async def _ask_anew(self, packed: bytes) -> Reply:
         """The same as `ask`, when no connection is at hand."""
-        until = time.monotonic() + self.settings.patience
+        patience = self.settings.patience
+        until = time.monotonic() + patience
         link = await self._take(until)
+        if left(until) < patience / 2:
+            # On a slow network the time that is left may be too short for any reply. The
+            # next try finds this connection ready, and has the whole patience for itself.
+            self._free.append(link)
+            self._returned()
+            raise Unavailable(f"{self.settings.label}: connecting took too long; it is done now")
         try:
             reply = await link.call_within(packed, left(until))
         except BaseException as error:
