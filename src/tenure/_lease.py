@@ -219,7 +219,7 @@ class BaseLease:
                     )
         except SessionLost as error:
             session.lose(life, str(error))
-            if self._ended and self._reason is None:
+            if self._reason is None:
                 return  # released by a close at the same time
             raise self._loss() from error
         except BaseException:
