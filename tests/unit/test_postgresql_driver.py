@@ -21,6 +21,7 @@ from tenure.errors import (
     AuthenticationFailed,
     BackendError,
     InvalidURL,
+    OutcomeUnknown,
     SessionLost,
     TenureError,
     Unavailable,
@@ -66,6 +67,9 @@ class Client:
         grant = await self.seize(name, shared=shared, wait=wait)
         assert grant is not None, f"{name} is taken"
         return grant
+
+    async def renew(self) -> None:
+        await self.driver.renew(self.session)
 
     async def close(self) -> None:
         await self.driver.end(self.session)
@@ -264,6 +268,32 @@ def test_a_cancelled_try_leaves_nothing(server: PostgresServer) -> None:
     asyncio.run(main())
 
 
+def test_a_cancelled_release_frees_the_lock(server: PostgresServer) -> None:
+    """Cancelled at any of its steps, also behind another call, a release is carried out."""
+
+    async def main() -> None:
+        world = World(AsyncioRuntime(), server)
+        a = await world.client()
+        other = await a.held("other", shared=True)
+        for steps in range(8):
+            grant = await a.held("name")
+            again = await a.held("other", shared=True)
+            busy = asyncio.create_task(a.driver.mutex.unseize(again))
+            task = asyncio.create_task(a.driver.mutex.unseize(grant))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(busy, task, return_exceptions=True)
+            assert world.count(LOCKS) == (1 if steps else 2)
+            await a.driver.mutex.unseize(grant)
+        await a.driver.mutex.unseize(other)
+        assert world.count(LOCKS) == 0
+        assert not a.reasons
+        await world.close()
+
+    asyncio.run(main())
+
+
 def test_a_closed_connection_is_a_loss_at_once(play: Play) -> None:
     """When the server ends the connection, the holder is told without asking."""
 
@@ -334,8 +364,8 @@ def test_a_session_that_is_not_renewed_ends(play: Play) -> None:
     play(body)
 
 
-def test_a_black_hole_is_a_loss_within_patience(play: Play) -> None:
-    """No reply in time: the call ends, and the session with it."""
+def test_a_call_without_reply_is_a_loss_within_patience(play: Play) -> None:
+    """Whether the lock was taken is not known: the connection that it would live on ends."""
 
     async def body(world: World) -> None:
         url = Url.parse(world.server.url)
@@ -345,13 +375,44 @@ def test_a_black_hole_is_a_loss_within_patience(play: Play) -> None:
             proxy.black_hole()
             began = world.runtime.now()
             with pytest.raises((SessionLost, Unavailable)):
-                await a.driver.renew(a.session)
+                await a.seize("other")
             assert world.runtime.now() - began < 1.5
             assert a.reasons
             with pytest.raises(SessionLost):
-                await a.seize("other")
+                await a.renew()
             await a.close()
             world.clients.remove(a)
+            proxy.reset()
+
+    play(body)
+
+
+def test_a_renewal_may_be_late(play: Play) -> None:
+    """A network that is silent for less than the TTL costs a doubt, and no lease."""
+
+    async def body(world: World) -> None:
+        url = Url.parse(world.server.url)
+        with Proxy(url.hosts[0].name, url.hosts[0].port) as proxy:
+            a = await world.client("a", url=world.server.url_at(proxy.port), ttl=6.0)
+            grant = await a.held("name")
+            a.driver.main._patience = 0.3
+            proxy.black_hole()
+            for _ in range(2):
+                began = world.runtime.now()
+                with pytest.raises(OutcomeUnknown):
+                    await a.renew()
+                assert world.runtime.now() - began < 1.0
+            with pytest.raises(Unavailable):
+                await a.seize("other")
+            proxy.heal()
+            await a.renew()
+            await a.driver.mutex.unseize(grant)
+            proxy.black_hole()
+            with pytest.raises(OutcomeUnknown):
+                await a.renew()
+            await a.close()
+            world.clients.remove(a)
+            assert not a.reasons
             proxy.reset()
 
     play(body)

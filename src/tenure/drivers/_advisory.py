@@ -8,6 +8,7 @@ from typing import Protocol
 from .._model import Grant, Holder
 from .._runtime.base import Runtime
 from ..errors import ProtocolError, SessionLost, TenureError
+from ..wires.libpq import NotSent
 from ..wires.postgresql import Link
 from .base import Lost, Mutex
 
@@ -106,7 +107,8 @@ class AdvisoryLocks(Mutex):
         session = hold.session
         try:
             if isinstance(error, TenureError):
-                await self._runtime.finish(self._clear(hold))
+                if not isinstance(error, NotSent):
+                    await self._runtime.finish(self._clear(hold))
                 session.check(error)
         finally:
             session.leave(hold)
@@ -120,7 +122,7 @@ class AdvisoryLocks(Mutex):
             main.end("a shared lock failed halfway")
             return
         try:
-            await main.call(hold.free, hold.values)
+            await main.call(hold.free, hold.values, b"")
         except TenureError as error:
             main.end(f"a lock that failed halfway could not be freed ({error})")
 
@@ -158,36 +160,43 @@ class AdvisoryLocks(Mutex):
             link.end("what it holds is not known")
         elif await link.withdraw() is not None:
             try:
-                await link.call(hold.free, hold.values)
+                await link.call(hold.free, hold.values, b"")
             except TenureError as error:
                 link.end(f"a lock could not be freed ({error})")
         hold.session.give_back(link)
 
     async def unseize(self, grant: Grant) -> None:
         hold: Hold = grant.handle
-        session = hold.session
-        if hold.freed or session.ended is not None:
+        if hold.freed or hold.session.ended is not None:
             return
         hold.freed = True
-        link = hold.link
+        if hold.link.busy:
+            # A task that is cancelled while it queues up must free the lock all the same.
+            await self._runtime.finish(self._free(hold))
+        else:
+            await self._free(hold)
+
+    async def _free(self, hold: Hold) -> None:
+        session, link = hold.session, hold.link
         try:
-            freed = await link.call(hold.free, hold.values)
+            freed = await link.call(hold.free, hold.values, b"")
+            if freed != b"t":
+                link.end("the server did not hold a lock any more that it had granted")
+                session.check()
+                raise ProtocolError("postgresql: the server did not hold the lock any more")
         except TenureError as error:
+            # Only the end of its connection frees it for certain.
             link.end(f"a lock could not be freed ({error})")
             session.check(error)
             raise
         finally:
             if link is session.main:
                 session.leave(hold)
-        if freed != b"t":
-            link.end("the server did not hold a lock any more that it had granted")
-            session.check()
-            raise ProtocolError("postgresql: the server did not hold the lock any more")
-        if link is not session.main:
-            session.give_back(link)
+            else:
+                session.give_back(link)
 
     async def holder(self, name: str) -> Holder | None:
-        application = await self._driver.main.call(b"holder", self._key(name))
+        application = await self._driver.main.call(b"holder", self._key(name), b"")
         if application is None:
             return None
         return Holder(application.decode(errors="replace").removeprefix("tenure:"))

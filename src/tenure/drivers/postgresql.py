@@ -118,8 +118,8 @@ class PostgresqlDriver(Driver):
         try:
             for link in (current.main, *tuple(current.holding)):
                 # A connection that was given back meanwhile may be waiting for a lock by now.
-                if not link.asking:
-                    await link.call(b"ping")
+                if link.parked or not link.asking:
+                    await link.ping()
         except TenureError as error:
             current.check(error)
             raise

@@ -38,6 +38,10 @@ Wait = Callable[[int, bool, float], Awaitable[None]]
 Row = tuple[bytes | None, ...]
 
 
+class NotSent(Unavailable):
+    """The connection was busy for too long with what was sent before."""
+
+
 class Withdrawn(Unavailable):
     """The server gave the statement up because it was asked to; nothing was done."""
 

@@ -33,7 +33,7 @@ from .._runtime.base import Job, Runtime
 from ..errors import OutcomeUnknown, TenureError, Unavailable
 from . import libpq
 from .hangup import Hangup
-from .libpq import Row, Withdrawn
+from .libpq import NotSent, Row, Withdrawn
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -53,6 +53,7 @@ class Link(ABC):
     def __init__(self, pgconn: PGconn, patience: float, ended: Ended) -> None:
         self.reason: str | None = None
         self.asking = False
+        self.parked = False  # with a ping that has not been answered yet
         self._pgconn = pgconn
         self._patience = patience
         self._ended = ended
@@ -71,10 +72,13 @@ class Link(ABC):
         """The text as an SQL string constant."""
         return bytes(pq.Escaping(self._pgconn).escape_literal(text.encode())).decode()
 
+    @property
     @abstractmethod
-    async def call(
-        self, statement: bytes, values: tuple[bytes, ...] = (), undo: bytes = b""
-    ) -> bytes | None:
+    def busy(self) -> bool:
+        """Whether a statement is under way, behind which the next one would queue up."""
+
+    @abstractmethod
+    async def call(self, statement: bytes, values: tuple[bytes, ...], undo: bytes) -> bytes | None:
         """Run a prepared statement; return its only value.
 
         A cancelled call still reads its reply, and then runs `undo` with the same
@@ -104,6 +108,37 @@ class Link(ABC):
     @abstractmethod
     def end(self, reason: str) -> None:
         """End the connection, whatever is under way on it. Idempotent."""
+
+    async def ping(self) -> None:
+        """See that the server answers.
+
+        A ping has no outcome that could be unknown, so one that is not answered in time
+        does not end the connection: it stays under way, and the next one waits for it.
+        """
+        until = monotonic() + self._patience
+        while True:
+            late = self._unpark()
+            if not late:
+                await self.ask(b"ping", ())
+            answered = False
+            try:
+                answered = await self.ready(max(0.0, until - monotonic()))
+            finally:
+                if not answered:
+                    self._park()
+            if not answered:
+                raise OutcomeUnknown("postgresql: the server has not answered a ping yet")
+            await self.take()
+            if not late:
+                return
+
+    @abstractmethod
+    def _park(self) -> None:
+        """Leave the ping under way, unless the connection has ended."""
+
+    @abstractmethod
+    def _unpark(self) -> bool:
+        """Go on with the ping that was left under way, if there is one."""
 
     async def withdraw(self) -> bytes | None:
         """Call off what was asked; return the value if the reply was faster.
@@ -168,7 +203,7 @@ class ThreadLink(Link):
     async def call(
         self,
         statement: bytes,
-        values: tuple[bytes, ...] = (),
+        values: tuple[bytes, ...],
         undo: bytes = b"",
     ) -> bytes | None:
         # Every line here runs with cold caches, right after the server did, and costs five
@@ -270,7 +305,7 @@ class ThreadLink(Link):
             return
         # Told first: the holder of a lock knows before the server frees it.
         self._ended(self, reason)
-        if self._gate.acquire(blocking=False):
+        if self._unpark() or self._gate.acquire(blocking=False):
             self._leave()
             return
         # Whoever is in a call wakes up, finds the reason, and closes the connection.
@@ -290,9 +325,26 @@ class ThreadLink(Link):
             poll.register(self._socket, select.POLLRDHUP)
             return bool(poll.poll(0))
 
+    @property
+    def busy(self) -> bool:
+        return self._gate.locked()
+
+    def _park(self) -> None:
+        with self._guard:
+            if self.reason is None:
+                self.parked = True
+                return
+        if self.asking:
+            self._leave()
+
+    def _unpark(self) -> bool:
+        with self._guard:
+            parked, self.parked = self.parked, False
+            return parked
+
     def _queue_up(self) -> None:
         if not self._gate.acquire(timeout=self._patience):
-            raise Unavailable("postgresql: the statement before this one is still under way")
+            raise NotSent("postgresql: the statement before this one is still under way")
 
     def _enter(self) -> None:
         self._queue_up()

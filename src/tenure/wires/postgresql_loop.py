@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import pq
 
-from ..errors import TenureError, Unavailable
+from ..errors import TenureError
 from . import libpq
-from .libpq import Row
+from .libpq import NotSent, Row
 from .postgresql import Ended, Link
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ class LoopLink(Link):
         self._result: PGresult | None = None
         self._loop.add_reader(self._socket, self._readable)
 
-    async def call(
-        self, statement: bytes, values: tuple[bytes, ...] = (), undo: bytes = b""
-    ) -> bytes | None:
+    async def call(self, statement: bytes, values: tuple[bytes, ...], undo: bytes) -> bytes | None:
         await self._enter()
         try:
             self._send(statement, values)
@@ -110,6 +108,22 @@ class LoopLink(Link):
             self._loop.remove_reader(self._socket)
             self._pgconn.finish()
             self._wake()
+            if self._unpark():
+                self._leave()
+
+    @property
+    def busy(self) -> bool:
+        return self._gate.locked()
+
+    def _park(self) -> None:
+        if self.reason is None:
+            self.parked = True
+        elif self.asking:
+            self._leave()
+
+    def _unpark(self) -> bool:
+        parked, self.parked = self.parked, False
+        return parked
 
     async def _enter(self) -> None:
         if self._gate.locked():
@@ -117,7 +131,7 @@ class LoopLink(Link):
                 async with asyncio.timeout(self._patience):
                     await self._gate.acquire()
             except TimeoutError as error:
-                raise Unavailable(
+                raise NotSent(
                     "postgresql: the statement before this one is still under way"
                 ) from error
         else:
