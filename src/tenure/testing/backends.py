@@ -131,7 +131,7 @@ class RedisBackend(ServerBackend):
 
     def footprint(self) -> int:
         keys = self.server.command("KEYS", "*")
-        claims = [self.server.command("ZCARD", key) for key in keys if b":r:" in key]
+        claims = [self.server.command("ZCARD", key.decode()) for key in keys if b":r:" in key]
         return sum(claims) + sum(b":b:" in key for key in keys)
 
 
@@ -165,7 +165,7 @@ class EtcdBackend(ServerBackend):
         body = {"key": encode("/tenure/"), "range_end": encode("/tenure0"), "keys_only": True}
         found = self.server.call("kv/range", body).get("kvs", [])
         keys = [base64.b64decode(each["key"]) for each in found]
-        return sum(b"//" not in key for key in keys)  # a session's own key is no claim
+        return len([key for key in keys if b"//" not in key])  # a session's own key is no claim
 
 
 BACKENDS: tuple[type[Backend], ...] = (

@@ -41,7 +41,7 @@ async def the_deadline_counts_from_the_request(env: Env) -> None:
     async def noted(session: str) -> None:
         began = tenure.now()
         await renew(session)
-        assert tenure.now() - began >= 0.5, "the fault did not bite"
+        assert tenure.now() - began >= 0.45, "the fault did not bite"
         sent.append(began)
 
     proxy.delay(0.5, "to_client")
@@ -80,7 +80,8 @@ async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
     assert not lease.held()
     assert lease.reason
     kinds = [event.kind for event in events]
-    assert "in doubt" in kinds
+    if not env.traits.frees_on_death:  # else the connection is given up, and with it the lease
+        assert "in doubt" in kinds
     assert kinds.count("lost") == 1
     assert proxy.swallowed > 0, "the fault did not bite"
     if env.traits.frees_on_death:
@@ -146,7 +147,7 @@ async def a_lost_reply_is_neither_success_nor_failure(env: Env) -> None:
     base = env.backend.footprint()
     proxy.black_hole("to_client", drop=True)
     asking = env.spawn(lambda: env(a.lock(name).acquire(timeout=30)))
-    proxy.wait_swallowed()
+    await env.until(lambda: proxy.swallowed, 10, "the reply to be swallowed")
     proxy.heal()
     lease = await asking.result()
     lease.check()
@@ -196,7 +197,7 @@ async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
             pass
 
     releasing = env.spawn(release)
-    proxy.wait_swallowed()
+    await env.until(lambda: proxy.swallowed, 10, "the reply to be swallowed")
     assert not lease.held(), "held while it is being released"
     proxy.heal()
     await releasing.result()
