@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from .._runtime.base import Job, Runtime
 from ..errors import BackendError, OutcomeUnknown, Unavailable
 from ..wires.redis import MORE, Wire
 from .base import Wake
+
+logger = logging.getLogger("tenure")
 
 _SLICE_SECONDS = 1.0
 _PAUSE_SECONDS = 0.05
@@ -41,8 +44,6 @@ class Ear:
             await self._settled.wait(self._runtime.now() + self._patience)
             if self._link is None:
                 cause = self._deaf
-                if cause is not None and not isinstance(cause, Unavailable):
-                    raise cause
                 raise Unavailable(f"redis: no subscription: {cause or 'none in time'}") from cause
         except BaseException:
             self._wakes.pop(id, None)
@@ -78,6 +79,9 @@ class Ear:
                     self._settled.clear()
                     self._wire.discard(link)
             except BackendError as error:
+                if type(self._deaf) is not type(error) and not isinstance(error, Unavailable):
+                    # No permission, most likely. Locks work, but waiters are slow to wake.
+                    logger.warning("tenure: waiters must poll, since subscribing failed: %s", error)
                 self._deaf = error
                 self._settled.set()
             if self._stop.is_set():

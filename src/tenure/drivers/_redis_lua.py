@@ -46,8 +46,9 @@ local function bury(roster, bodies, at, want)
   return gone
 end
 local function tell(member)
-  redis.call('PUBLISH', prefix .. 'w:' .. string.match(member, '^[^.]+'),
-             string.match(member, ' (.*)$'))
+  -- A wake-up is a hint: a user who may not publish can still release.
+  redis.pcall('PUBLISH', prefix .. 'w:' .. string.match(member, '^[^.]+'),
+              string.match(member, ' (.*)$'))
 end
 local function bury_head(roster, bodies, member)
   if bury(roster, bodies, 0, 1) > 0 then

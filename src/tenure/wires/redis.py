@@ -169,8 +169,11 @@ class Wire(ABC, Generic[L]):
         until = time.monotonic() + self.settings.patience
         link = await self._connect(until)
         try:
-            packed = pack((b"SUBSCRIBE", channel))
-            reply = await link.call_within(packed, left(until))
+            # Not as a call: messages may follow on the heels of the confirmation.
+            await link.send(pack((b"SUBSCRIBE", channel)), left(until))
+            reply = await link.receive(left(until))
+            if reply is MORE:
+                raise Unavailable(f"{self.settings.label}: subscribing was not answered in time")
             if type(reply) is hiredis.ReplyError:
                 raise self._refused(str(reply))
             if not isinstance(reply, list) or reply[:1] != [b"subscribe"]:
