@@ -25,7 +25,18 @@ from .._model import Claim, Interest, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Host, Url
 from ..errors import BackendError, InvalidURL, OutcomeUnknown, SessionLost, Unavailable
-from ..wires._etcd_api import Created, Delete, Entry, Found, Get, Put, Unchanged, Watch, Wire
+from ..wires._etcd_api import (
+    Created,
+    Delete,
+    Entry,
+    Found,
+    Get,
+    Operation,
+    Put,
+    Unchanged,
+    Watch,
+    Wire,
+)
 from ..wires.etcd import Settings, connection
 from ._etcd_watches import Watches
 from .base import Driver, Lost, Wake
@@ -193,11 +204,11 @@ class EtcdDriver(Driver):
             head = Get(start, end, 1, "oldest")
             outcome = await self._connected().txn((), (Get(self._key(roster, id)), head, newest))
             own, first, last = outcome.found
-            if own.entries:
-                return await self._look(session, roster, id, own.entries[0].created)
+            if own:
+                return await self._look(session, roster, id, own[0].created)
             if first.size >= width:
                 return Roll(self._claims(roster, first), None, first.size)
-            seen = last.entries[0].created if last.entries else 0
+            seen = last[0].created if last else 0
             roll = await self._enter(session, roster, id, body, seen)
             if roll.mine is not None or roll.rank >= width:
                 return roll
@@ -217,8 +228,9 @@ class EtcdDriver(Driver):
             raise SessionLost(f"etcd: the session {session} has ended")
         value = _value(known.owner, body, round(self.runtime.wall(), 3))
         head = Get(start, end, 1, "oldest")
-        last = Get(start, end, 2, "newest", keys_only=True)
-        then = (Put(key, value, int(session, 16)), head, last)
+        then: list[Operation] = [Put(key, value, int(session, 16))]
+        if newest != 0:  # else the claim can only be the first
+            then += (head, Get(start, end, 2, "newest", keys_only=True))
         otherwise = (Get(key), head, Get(session_key))
         wire = self._connected()
         for _ in range(_RACES):
@@ -226,29 +238,29 @@ class EtcdDriver(Driver):
             if outcome.succeeded:
                 break
             own, first, life = outcome.found
-            if own.entries:
-                return await self._look(session, roster, id, own.entries[0].created)
-            if not life.entries:
+            if own:
+                return await self._look(session, roster, id, own[0].created)
+            if not life:
                 raise SessionLost(f"etcd: the lease {session} has expired or was revoked")
-            epoch = life.entries[0].modified
+            epoch = life[0].modified
             if epoch == known.epoch:
                 return Roll(self._claims(roster, first), None, first.size)
             known = known._replace(epoch=epoch)  # a withdrawal has written it meanwhile
         else:
             raise Unavailable("etcd: too many others withdrew at the same time")
-        _, first, last_two = outcome.found
         mine = Claim(roster, id, session, outcome.revision, known.owner, body)
         self._places[id] = _Place(outcome.revision, outcome.revision)
-        if first.size == 1:
+        if newest == 0 or outcome.found[1].size == 1:
             return Roll((mine,), mine)
-        before = self._id(roster, last_two.entries[1])
+        _, first, last_two = outcome.found
+        before = self._id(roster, last_two[1])
         return Roll(self._claims(roster, first), mine, first.size - 1, before)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         key = self._key(claim.roster, claim.id)
         wire = self._connected()
         found = await wire.get(Get(key))
-        entry = found.entries[0] if found.entries else None
+        entry = found[0] if found else None
         if entry is None or entry.created != claim.token:
             raise SessionLost(f"etcd: the claim {claim.id} is gone")
         record = _record(entry.value)
@@ -292,7 +304,7 @@ class EtcdDriver(Driver):
             before = Get(start, end, 0, "newest", token - 1, keys_only=True)
             outcome = await self._connected().txn((), (*gets, before) if token else gets)
             first = outcome.found[0]
-            own = outcome.found[1].entries if id else ()
+            own = outcome.found[1] if id else ()
             if not own:
                 self._places.pop(id, None)
                 return Roll(self._claims(roster, first), None, first.size)
@@ -302,7 +314,7 @@ class EtcdDriver(Driver):
         mine = self._claim(roster, own[0])
         if mine.session == session:
             self._places[id] = _Place(token, outcome.revision)
-        ahead = outcome.found[2].entries
+        ahead = outcome.found[2]
         if not ahead:
             return Roll((mine,), mine)
         return Roll(self._claims(roster, first), mine, len(ahead), self._id(roster, ahead[0]))
@@ -311,7 +323,7 @@ class EtcdDriver(Driver):
         start = self._root + quote(prefix, safe="")
         found = await self._connected().get(Get(start.encode(), _after(start), keys_only=True))
         skip = len(self._root)
-        names = {entry.key[skip:].partition(b"/")[0].decode() for entry in found.entries}
+        names = {entry.key[skip:].partition(b"/")[0].decode() for entry in found}
         return sorted(unquote(name) for name in names if name)
 
     # -- wake-ups ----------------------------------------------------------
@@ -350,7 +362,7 @@ class EtcdDriver(Driver):
         return unquote(entry.key[len(self._range(roster)[0]) :].decode("ascii", "replace"))
 
     def _claims(self, roster: str, found: Found) -> tuple[Claim, ...]:
-        return tuple(self._claim(roster, entry) for entry in found.entries)
+        return tuple(self._claim(roster, entry) for entry in found)
 
     def _claim(self, roster: str, entry: Entry) -> Claim:
         record = _record(entry.value)

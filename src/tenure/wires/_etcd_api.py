@@ -7,8 +7,8 @@ the same text arrives over every wire.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 from ..errors import (
     AuthenticationFailed,
@@ -76,11 +76,35 @@ class Entry(NamedTuple):
     lease: int
 
 
-class Found(NamedTuple):
-    """The reply to a `Get`. `size` is the size of the whole range, whatever the limit."""
+class Found(Sequence[Entry]):
+    """The reply to a `Get`: its entries, each decoded when it is looked at.
 
-    entries: tuple[Entry, ...] = ()
-    size: int = 0
+    `size` is the number of keys in the whole range, whatever the limit.
+    """
+
+    __slots__ = ("_decode", "_rows", "size")
+
+    def __init__(
+        self, rows: Sequence[Any] = (), size: int = 0, decode: Callable[[Any], Entry] | None = None
+    ) -> None:
+        self._rows = rows
+        self._decode = decode
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
+        assert self._decode is not None
+        if isinstance(index, slice):
+            return [self._decode(row) for row in self._rows[index]]
+        return self._decode(self._rows[index])
 
 
 class Outcome(NamedTuple):

@@ -25,7 +25,9 @@ class AsyncioEtcdWire(EtcdWire):
 
     async def _unary(self, link: Link, name: str, request: bytes, timeout: float) -> bytes:
         try:
-            reply: bytes = await link.calls[name](request, timeout=timeout, metadata=self._metadata)
+            reply: bytes = await link.calls[name](
+                request, timeout=timeout, metadata=self._headers(name)
+            )
         except asyncio.CancelledError as error:
             # gRPC also cancels what was under way on a channel that another task closed.
             if not link.closed or _is_cancelled():

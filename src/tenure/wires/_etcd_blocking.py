@@ -23,7 +23,7 @@ class BlockingEtcdWire(EtcdWire):
 
     async def _unary(self, link: Link, name: str, request: bytes, timeout: float) -> bytes:
         try:
-            reply: bytes = link.calls[name](request, timeout, self._metadata)
+            reply: bytes = link.calls[name](request, timeout, self._headers(name))
         except ValueError as error:  # what gRPC raises on a channel that was closed meanwhile
             raise Unavailable(f"{link.target}: the channel was closed") from error
         return reply

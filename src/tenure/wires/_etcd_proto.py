@@ -103,7 +103,10 @@ def _number(field: int, value: int) -> bytes:
 
 
 def _text(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value if value else b""
+    size = len(value)
+    if 0 < size < 128 and field < 16:
+        return _SMALL[field << 3 | 2] + _SMALL[size] + value
+    return _varint(field << 3 | 2) + _varint(size) + value if value else b""
 
 
 def _varint(value: int) -> bytes:
@@ -118,6 +121,7 @@ def _varint(value: int) -> bytes:
 
 
 _SMALL = [bytes([value]) for value in range(128)]
+_NOTHING = Found()
 
 
 # -- reading ---------------------------------------------------------------
@@ -142,14 +146,14 @@ def txn_reply(data: bytes) -> Outcome:
 
 def range_reply(data: bytes) -> Found:
     """A RangeResponse."""
-    entries: list[Entry] = []
-    count = 0
+    rows: list[bytes] = []
+    size = 0
     for field, number, text in _fields(data):
         if field == 2:
-            entries.append(_entry(text))
+            rows.append(text)
         elif field == 4:
-            count = number
-    return Found(tuple(entries), count)
+            size = number
+    return Found(rows, size, _entry)
 
 
 def lease_keepalive_reply(data: bytes) -> int:
@@ -195,7 +199,7 @@ def _operation_reply(data: bytes) -> Found:
     for field, _, text in _fields(data):
         if field == 1:
             return range_reply(text)
-    return Found()
+    return _NOTHING
 
 
 def _revision(header: bytes) -> int:

@@ -32,6 +32,8 @@ _UNARY = {
     "LeaseKeepAlive": _LEASE,
     "Authenticate": "/etcdserverpb.Auth/",
 }
+# What grpc's generated stubs pass as well: the method's name is then prepared only once.
+_REGISTERED: dict[str, Any] = {"_registered_method": True}
 _WATCH = "/etcdserverpb.Watch/Watch"
 # A member without a leader must refuse, not serve what it last knew.
 _LEADER = ("hasleader", "true")
@@ -93,7 +95,8 @@ class Link:
         self.target = target
         self.closed = False
         self.calls: dict[str, Callable[..., Any]] = {
-            name: channel.unary_unary(service + name) for name, service in _UNARY.items()
+            name: channel.unary_unary(service + name, **_REGISTERED)
+            for name, service in _UNARY.items()
         }
         self.watch: Callable[..., Any] = channel.stream_stream(_WATCH)
 
@@ -126,6 +129,10 @@ class EtcdWire:
 
     def _stream(self, link: Link) -> api.Stream:
         raise NotImplementedError
+
+    def _headers(self, name: str) -> Metadata:
+        """What goes with a call; with an old token, even a login would be refused."""
+        return (_LEADER,) if name == "Authenticate" else self._metadata
 
     # -- the verbs ---------------------------------------------------------
 
