@@ -303,6 +303,28 @@ def test_signal_while_waiting(cli: Cli, url: str, signum: signal.Signals) -> Non
     assert not (cli.folder / "ran").exists()
 
 
+def test_signals_while_the_server_hangs(cli: Cli) -> None:
+    """A second signal does not wait for a backend that does not answer."""
+    with RedisServer() as server:
+        cli.url = server.url
+        holder = cli.shell("echo >in; " + SLEEPER, "--ttl", "600")
+        holder.trace("in")
+        waiter = cli.shell("echo >ran", "--ttl", "600")
+        assert waiter.process.stderr is not None
+        waiter.process.stderr.readline()
+        server.pause()
+
+        def ended() -> bool:
+            waiter.process.send_signal(signal.SIGINT)
+            return not waiter.running()
+
+        began = time.monotonic()
+        until(ended)
+        assert time.monotonic() - began < 8  # one call alone may take 10 s
+        assert waiter.end()[0] == 128 + signal.SIGINT
+    assert not (cli.folder / "ran").exists()
+
+
 # -- signals while the command runs --------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -36,6 +37,7 @@ class Signals:
     def __init__(self) -> None:
         self._came: deque[int] = deque()
         self._raising = True
+        self._hasty_after = math.inf
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -54,8 +56,14 @@ class Signals:
 
     def _caught(self, signum: int, frame: FrameType | None) -> None:
         self._came.append(signum)
-        if self._raising and signum in ENDING:
-            self._raising = False  # a second one must not end the cleaning up
+        if signum not in ENDING:
+            return
+        if self._hasty_after <= 0:
+            os._exit(128 + signum)  # the guard sees to what is left; the TTL to the lock
+        self._hasty_after -= 1
+        if self._raising:
+            self._raising = False
+            self.leaving(0)
             raise Interrupted(signum)
 
     def collect(self) -> None:
@@ -63,6 +71,13 @@ class Signals:
         self._raising = False
         self._came.clear()
         self._catch(*JOB_CONTROL)
+
+    def leaving(self, tolerated: int) -> None:
+        """Nothing but cleaning up is left: after so many more signals, do not wait for that.
+
+        A backend that does not answer can hold it up for as long as its time limits.
+        """
+        self._hasty_after = tolerated
 
     def take(self) -> list[int]:
         """The signals that came since the last time, without those of ended children."""

@@ -165,6 +165,7 @@ class _Holding:
     def _release(self, lease: Lease, code: int) -> int:
         """Release; its failure costs others a TTL of waiting, but the command is done."""
         self._lease = None  # what becomes of it now is told below
+        self._signals.leaving(1)
         try:
             lease.release()
         except LeaseLost as loss:
