@@ -204,7 +204,7 @@ def test_command_not_executable(cli: Cli) -> None:
         (["job", "--ttl", "0.01", "--", "true"], "ttl"),
         (["job", "--url", "nonsense", "--", "true"], "scheme"),
         (["job", "--url", "nosuch://x", "--", "true"], "nosuch"),
-        (["job", "--url", "memory://", "--shared", "--", "true"], "shared"),
+        (["job", "--url", "memory://", "--", "true"], "no other process"),
     ],
 )
 def test_wrong_usage(cli: Cli, arguments: list[str], said: str) -> None:

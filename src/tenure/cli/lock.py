@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import sys
 from typing import Any
 
 from .. import Coordinator, Event, Lease, Lock, connect, now
-from ..errors import BackendError, LeaseLost, Unavailable
+from .._url import Url
+from ..drivers import registry
+from ..errors import BackendError, InvalidURL, LeaseLost, Unavailable
 from ._exit import ExitCode, say, seconds_text
 from ._job import CommandFailed, Job
 from ._signals import Interrupted, Signals
@@ -99,6 +102,7 @@ class _Holding:
 
     def run(self) -> int:
         options = self._options
+        _check_scope(options.url or os.environ.get("TENURE_URL"))
         with connect(
             options.url,
             namespace=options.namespace,
@@ -193,6 +197,14 @@ class _Holding:
             if not self._options.quiet:
                 left = seconds_text(lease.deadline - now())
                 say(f"the lock {lease.name!r} will be lost in {left}: {event.reason}")
+
+
+def _check_scope(url: str | None) -> None:
+    """Refuse a backend that lives in one process: two commands would never meet in it."""
+    if url:
+        parsed = Url.parse(url)
+        if registry.find(parsed).traits.scope == "threads":
+            raise InvalidURL(f"{parsed.scheme}: this driver's locks exclude no other process")
 
 
 def _set_up_logging(verbose: bool) -> None:
