@@ -7,10 +7,10 @@ connection of its own, where the statement blocks: the server's own queue orders
 waiters. A lock that was granted there lives there until it is freed.
 
 A session is these connections. The server frees their locks when they end, and ends
-them itself when they have been idle for the TTL, so that a client that was paused or
-cut off does not hold its locks for ever. The other way round, a connection that ends
-takes the whole session with it, at once and for good: nothing is ever silently
-connected again under a lease.
+them itself when their client is cut off, by its keepalives, though never before the
+client's own deadline. A client that is merely paused keeps them. The other way round, a
+connection that ends takes the whole session with it, at once and for good: nothing is
+ever silently connected again under a lease.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ class PostgresqlDriver(Driver):
             "tcp_user_timeout": str(quiet * 1000 + 2000),
         }
         if link.server_version >= 140000:
-            # A client that was paused; it counted from before the server does.
-            settings["idle_session_timeout"] = str(quiet * 1000 if owner else 0)
+            # A holder that was paused keeps its lock, so that nobody is let in beside it.
+            settings["idle_session_timeout"] = "0"
         chosen = ", ".join(
             f"set_config('{name}', {link.literal(value)}, false)"
             for name, value in settings.items()

@@ -197,8 +197,11 @@ class ThreadLink(Link):
         self._finished = False
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+        # A descriptor of our own for the same socket: libpq closes its own inside of any
+        # call that fails, and the number may then be another connection's.
+        self._eye = os.dup(self._socket)
         self._hangup = hangup
-        hangup.add(self._socket, self)
+        hangup.add(self._eye, self)
 
     async def call(
         self,
@@ -311,7 +314,13 @@ class ThreadLink(Link):
         # Whoever is in a call wakes up, finds the reason, and closes the connection.
         with self._guard:
             if not self._finished:
-                _shut_down(self._socket)
+                _shut_down(self._eye)
+
+    def abandon(self) -> None:
+        if not self._finished:
+            self._finished = True
+            os.close(self._eye)
+        super().abandon()
 
     def overdue(self, now: float) -> bool:
         since = self._since
@@ -322,7 +331,7 @@ class ThreadLink(Link):
             if self._finished:
                 return False
             poll = select.poll()
-            poll.register(self._socket, select.POLLRDHUP)
+            poll.register(self._eye, select.POLLRDHUP)
             return bool(poll.poll(0))
 
     @property
@@ -359,7 +368,8 @@ class ThreadLink(Link):
             with self._guard:
                 if not self._finished:
                     self._finished = True
-                    self._hangup.remove(self._socket)
+                    self._hangup.remove(self._eye)
+                    os.close(self._eye)
                     self._pgconn.finish()
         self._gate.release()
 

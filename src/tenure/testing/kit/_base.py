@@ -226,7 +226,7 @@ def run(case: Case, backend: Backend, flavour: Flavour, namespace: str) -> None:
 
     quiet = logging.getLogger("tenure")
     level = quiet.level
-    quiet.setLevel(logging.CRITICAL)  # the losses that cases provoke are not news
+    quiet.setLevel(logging.ERROR)  # the losses that cases provoke are not news
     try:
         if flavour == "asyncio":
             asyncio.run(asyncio.wait_for(whole(), CASE_SECONDS_MAX))
