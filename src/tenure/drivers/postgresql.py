@@ -61,6 +61,8 @@ class PostgresqlDriver(Driver):
         min_ttl=1.0,
     )
 
+    mutex: AdvisoryLocks
+
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
         url.check_options(_OPTIONS)

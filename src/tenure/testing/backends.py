@@ -131,7 +131,9 @@ class RedisBackend(ServerBackend):
 
     def footprint(self) -> int:
         keys = self.server.command("KEYS", "*")
-        claims = [self.server.command("ZCARD", key.decode()) for key in keys if b":r:" in key]
+        claims: list[int] = [
+            self.server.command("ZCARD", key.decode()) for key in keys if b":r:" in key
+        ]
         return sum(claims) + sum(b":b:" in key for key in keys)
 
 
@@ -146,8 +148,13 @@ class PostgresqlBackend(ServerBackend):
         return PostgresServer()
 
     def footprint(self) -> int:
+        import psycopg
+
         query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
-        return int(self.server.psql(query).strip())
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 class EtcdBackend(ServerBackend):

@@ -169,7 +169,7 @@ class Env:
     def actor(self, **options: Any) -> Actor:
         """Another process with a coordinator of its own; it is ended with the case."""
         options = {"namespace": self.namespace, "ttl": self.ttl} | options
-        actor = Actor(self.flavour, options.pop("url", self.backend.url), options)
+        actor = Actor(self.flavour, str(options.pop("url", self.backend.url)), options)
         self._closers.append(actor.kill)
         return actor
 
@@ -201,6 +201,20 @@ class Env:
             if tenure.now() > give_up:
                 raise AssertionError(f"waited {seconds:g} s in vain for {what}")
             await self.pause(0.002)
+
+    async def footprint(self) -> int:
+        """What the backend keeps now, in the backend's unit; the loop is not held up."""
+        if self.flavour == "asyncio":
+            return await asyncio.to_thread(self.backend.footprint)
+        return self.backend.footprint()
+
+    async def until_footprint(self, good: Callable[[int], bool], seconds: float, what: str) -> None:
+        """Wait until the backend keeps a number of things that is good."""
+        give_up = tenure.now() + seconds
+        while not good(count := await self.footprint()):
+            if tenure.now() > give_up:
+                raise AssertionError(f"waited {seconds:g} s in vain for {what}: {count} things")
+            await self.pause(0.01)
 
     async def close(self) -> None:
         """End everything that the case started."""

@@ -7,6 +7,7 @@ each way, answered in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -93,10 +94,8 @@ class Actor:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # an order that nobody reads
                     pipe.close()
-                except BrokenPipeError:
-                    pass  # an order that nobody reads any more
 
     def _state(self) -> str:
         with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as stat:

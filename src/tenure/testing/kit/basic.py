@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import math
 from typing import Any
 
@@ -61,7 +63,7 @@ HOSTILE_NAMES = (
 async def acquire_and_release_leave_nothing(env: Env) -> None:
     """A released lock can be had by another client at once, and the backend keeps nothing of it."""
     a, b = await env.connect(), await env.connect()
-    before = env.backend.footprint()
+    before = await env.footprint()
     for _ in range(3):
         lease = await env(a.lock("here").acquire())
         assert lease.held()
@@ -69,7 +71,7 @@ async def acquire_and_release_leave_nothing(env: Env) -> None:
         await env(lease.release())
         assert not lease.held()
         await env((await env(b.lock("here").try_acquire())).release())
-    assert env.backend.footprint() == before
+    assert await env.footprint() == before
 
 
 @case(1)
@@ -142,7 +144,7 @@ async def a_timed_out_acquire_leaves_nothing(env: Env) -> None:
     a, b, c = await env.connect(), await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    before = env.backend.footprint()
+    before = await env.footprint()
     for timeout in (0, 0.2):
         began = tenure.now()
         try:
@@ -151,7 +153,7 @@ async def a_timed_out_acquire_leaves_nothing(env: Env) -> None:
         except tenure.AcquireTimeout as error:
             assert name in str(error)
         assert timeout <= tenure.now() - began < timeout + 2
-    await env.until(lambda: env.backend.footprint() == before, 5, "the queue to be as it was")
+    await env.until_footprint(lambda count: count == before, 5, "the queue to be as it was")
     await env(lease.release())
     await env((await env(c.lock(name).try_acquire())).release())
 
@@ -163,17 +165,18 @@ async def failed_tries_leak_nothing(env: Env) -> None:
     name = env.name()
     lease = await env(a.lock(name).acquire())
     assert await env(b.lock(name).try_acquire()) is None
-    before = env.backend.footprint()
+    before = await env.footprint()
     for _ in range(100):
         assert await env(b.lock(name).try_acquire()) is None
-    assert env.backend.footprint() == before
+    assert await env.footprint() == before
     assert lease.held()
     await env(lease.release())
 
 
 @case(9)
 async def tokens_rise(env: Env) -> None:
-    """Every lease has a greater token than the one before, whoever held it, also from an idle name."""
+    """Every lease has a greater token than the one before, whoever held it, also from an idle
+    name."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
     tokens = []
@@ -186,12 +189,16 @@ async def tokens_rise(env: Env) -> None:
     assert tokens == sorted(set(tokens)), tokens
 
 
+def _queued(gates: Any, name: str, least: int) -> bool:
+    return bool(gates.waiting(name) >= least)
+
+
 @case(13)
 async def five_hundred_local_waiters_come_in_order(env: Env) -> None:
     """Of 500 waiters of one coordinator each is served in its turn, through one remote wait."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
-    before = env.backend.footprint()
+    before = await env.footprint()
     blocker = await env(b.lock(name).acquire())
     order: list[int] = []
 
@@ -203,10 +210,11 @@ async def five_hundred_local_waiters_come_in_order(env: Env) -> None:
     gates = env.session_of(a).gates
     tasks = []
     for number in range(500):
-        tasks.append(env.spawn(lambda number=number: wait(number)))  # type: ignore[misc]
+        tasks.append(env.spawn(functools.partial(wait, number)))
         # The first one passes the gate and waits at the backend; the others queue behind it.
-        await env.until(lambda queued=number: gates.waiting(name) >= queued, 10, "the next waiter")
-    at_backend = env.backend.footprint() - before
+        waiting = functools.partial(_queued, gates, name, number)
+        await env.until(waiting, 10, "the next waiter")
+    at_backend = await env.footprint() - before
     await env(blocker.release())
     for task in tasks:
         await task.result(60)
@@ -221,7 +229,7 @@ async def clients_are_served_in_order(env: Env) -> None:
     name = env.name()
     clients = [await env.connect() for _ in range(6)]
     blocker = await env(holder.lock(name).acquire())
-    base = env.backend.footprint()
+    base = await env.footprint()
     order: list[int] = []
 
     async def wait(number: int) -> None:
@@ -231,10 +239,8 @@ async def clients_are_served_in_order(env: Env) -> None:
 
     tasks = []
     for number in range(len(clients)):
-        tasks.append(env.spawn(lambda number=number: wait(number)))  # type: ignore[misc]
-        await env.until(
-            lambda stood=number: env.backend.footprint() > base + stood, 10, "the next in line"
-        )
+        tasks.append(env.spawn(functools.partial(wait, number)))
+        await env.until_footprint((base + number).__lt__, 10, "the next in line")
     await env(blocker.release())
     for task in tasks:
         await task.result()
@@ -258,8 +264,7 @@ async def _count(env: Env, clients: list[Any], workers: int, times: int) -> None
             await env(lease.release())
 
     tasks = [
-        env.spawn(lambda client=clients[each % len(clients)]: work(client))  # type: ignore[misc]
-        for each in range(workers)
+        env.spawn(functools.partial(work, clients[each % len(clients)])) for each in range(workers)
     ]
     for task in tasks:
         await task.result(60)
@@ -393,7 +398,8 @@ async def the_holder_is_named(env: Env) -> None:
 
 @case(6)
 async def closing_releases_and_ends(env: Env) -> None:
-    """A closed coordinator has freed its locks, turned its waiters away, and takes no more orders."""
+    """A closed coordinator has freed its locks, turned its waiters away, and takes no more
+    orders."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
@@ -433,23 +439,22 @@ async def a_lease_tells_what_it_is(env: Env) -> None:
 
 @case(6, flavours=("asyncio",))
 async def cancelled_at_every_await_leaves_nothing(env: Env) -> None:
-    """An acquire that is cancelled after 0, 1, 2 … steps of the loop never leaves a claim behind."""
+    """An acquire that is cancelled after 0, 1, 2 … steps of the loop never leaves a claim
+    behind."""
     a, b, c = await env.connect(), await env.connect(), await env.connect()
     free, taken = env.name(), env.name()
     blocker = await env(b.lock(taken).acquire())
     await env((await env(a.lock(free).acquire())).release())
-    base = env.backend.footprint()
+    base = await env.footprint()
     for name in (free, taken):
         for steps in range(60):
             task = asyncio.ensure_future(a.lock(name).acquire(timeout=10))
             for _ in range(steps):
                 await asyncio.sleep(0 if steps < 40 else 0.001)
             task.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await env((await task).release())
-            except asyncio.CancelledError:
-                pass
-    await env.until(lambda: env.backend.footprint() == base, 10, "the backend to be clean")
+    await env.until_footprint(lambda count: count == base, 10, "the backend to be clean")
     await env(blocker.release())
     for name in (free, taken):
         lease = await env(c.lock(name).acquire(timeout=5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import tenure
@@ -60,7 +61,8 @@ async def the_deadline_counts_from_the_request(env: Env) -> None:
 
 @case(3, 4, needs=(SERVER, EXPIRES))
 async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
-    """While renewals hang in a black hole, the lease is in doubt, then lost by its deadline; only then is another granted."""
+    """While renewals hang in a black hole, the lease is in doubt, then lost by its deadline; only
+    then is another granted."""
     proxy = env.proxy()
     events: list[tenure.Event] = []
     a = await env.connect(env.url_through(proxy), on_event=events.append)
@@ -118,7 +120,8 @@ async def a_lost_connection_is_a_lost_lease_at_once(env: Env) -> None:
 
 @case(4, needs=(OUTLIVES_CONNECTION,))
 async def a_cut_that_heals_keeps_the_lease(env: Env) -> None:
-    """Cut off for less than the TTL, a lease is in doubt and then held again; nobody else had it."""
+    """Cut off for less than the TTL, a lease is in doubt and then held again; nobody else had
+    it."""
     proxy = env.proxy()
     ttl = max(3.0, env.ttl)
     a, b = await env.connect(env.url_through(proxy), ttl=ttl), await env.connect()
@@ -139,12 +142,13 @@ async def a_cut_that_heals_keeps_the_lease(env: Env) -> None:
 
 @case(5, 6, needs=(SERVER,))
 async def a_lost_reply_is_neither_success_nor_failure(env: Env) -> None:
-    """When the reply to an acquire is lost, the claim is found again: one lease, and nothing beside it."""
+    """When the reply to an acquire is lost, the claim is found again: one lease, and nothing
+    beside it."""
     proxy = env.proxy()
     a, b = await env.connect(env.url_through(proxy)), await env.connect()
     name = env.name()
     await env((await env(a.lock(env.name()).acquire())).release())
-    base = env.backend.footprint()
+    base = await env.footprint()
     proxy.black_hole("to_client", drop=True)
     asking = env.spawn(lambda: env(a.lock(name).acquire(timeout=30)))
     await env.until(lambda: proxy.swallowed, 10, "the reply to be swallowed")
@@ -153,18 +157,19 @@ async def a_lost_reply_is_neither_success_nor_failure(env: Env) -> None:
     lease.check()
     assert await env(b.lock(name).try_acquire()) is None
     await env(lease.release())
-    await env.until(lambda: env.backend.footprint() == base, env.ttl + 2, "the backend to be clean")
+    await env.until_footprint(lambda count: count == base, env.ttl + 2, "the backend to be clean")
     await _free(env, name, env.ttl + 2)
 
 
 @case(5, 6, needs=(SERVER,))
 async def an_acquire_that_never_hears_leaves_nothing(env: Env) -> None:
-    """An acquire whose replies are all lost gives up in time, and what it may have claimed goes away."""
+    """An acquire whose replies are all lost gives up in time, and what it may have claimed goes
+    away."""
     proxy = env.proxy()
     a = await env.connect(env.url_through(proxy))
     name = env.name()
     await env((await env(a.lock(env.name()).acquire())).release())
-    base = env.backend.footprint()
+    base = await env.footprint()
     proxy.black_hole("to_client", drop=True)
     began = tenure.now()
     try:
@@ -176,14 +181,15 @@ async def an_acquire_that_never_hears_leaves_nothing(env: Env) -> None:
     assert proxy.swallowed > 0, "the fault did not bite"
     proxy.heal()
     await _free(env, name, 2 * env.ttl + 2)
-    await env.until(
-        lambda: env.backend.footprint() == base, 2 * env.ttl + 2, "the backend to be clean"
+    await env.until_footprint(
+        lambda count: count == base, 2 * env.ttl + 2, "the backend to be clean"
     )
 
 
 @case(5, 8, needs=(SERVER,))
 async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
-    """When the reply to a release is lost, the lock is freed all the same, and is not held meanwhile."""
+    """When the reply to a release is lost, the lock is freed all the same, and is not held
+    meanwhile."""
     proxy = env.proxy()
     a = await env.connect(env.url_through(proxy))
     name = env.name()
@@ -191,10 +197,8 @@ async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
     proxy.black_hole("to_client", drop=True)
 
     async def release() -> None:
-        try:
+        with contextlib.suppress(tenure.Unavailable, tenure.LeaseLost):
             await env(lease.release())
-        except (tenure.Unavailable, tenure.LeaseLost):
-            pass
 
     releasing = env.spawn(release)
     await env.until(lambda: proxy.swallowed, 10, "the reply to be swallowed")
@@ -206,13 +210,14 @@ async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
 
 @case(7, needs=(ROSTER,))
 async def a_waiter_whose_session_died_is_never_granted(env: Env) -> None:
-    """A waiter whose session the backend has ended queues again under a new one before it is granted."""
+    """A waiter whose session the backend has ended queues again under a new one before it is
+    granted."""
     a, b, c = await env.connect(), await env.connect(), await env.connect()
     name = env.name()
     blocker = await env(b.lock(name).acquire())
-    base = env.backend.footprint()
+    base = await env.footprint()
     waiter = env.spawn(lambda: env(a.lock(name).acquire(timeout=30)))
-    await env.until(lambda: env.backend.footprint() > base, 5, "the waiter to queue")
+    await env.until_footprint(lambda count: count > base, 5, "the waiter to queue")
     session = env.session_of(a)
     dead = session._life
     await env.session_of(c).driver.end(dead.id)
@@ -227,7 +232,8 @@ async def a_waiter_whose_session_died_is_never_granted(env: Env) -> None:
 
 @case(4, 8)
 async def a_lost_lease_says_so_everywhere(env: Env) -> None:
-    """Loss reaches the callback once, the signal, the state, `check`, `release` and the end of `with`."""
+    """Loss reaches the callback once, the signal, the state, `check`, `release` and the end of
+    `with`."""
     events: list[tenure.Event] = []
     a, b = await env.connect(on_event=events.append), await env.connect()
     session = env.session_of(a)
@@ -273,7 +279,8 @@ async def a_lost_lease_says_so_everywhere(env: Env) -> None:
 
 @case(4, flavours=("asyncio",))
 async def the_body_is_cancelled_on_loss(env: Env) -> None:
-    """In asyncio the body of `cancel_on_loss` is cancelled, and the block raises `LeaseLost` instead."""
+    """In asyncio the body of `cancel_on_loss` is cancelled, and the block raises `LeaseLost`
+    instead."""
     a = await env.connect()
     session = env.session_of(a)
     loop = asyncio.get_running_loop()
@@ -307,7 +314,8 @@ async def the_body_is_cancelled_on_loss(env: Env) -> None:
 
 @case(11)
 async def an_error_in_the_background_is_heard(env: Env) -> None:
-    """When renewing fails in a way that nobody foresaw, the lease is in doubt, then lost by its deadline."""
+    """When renewing fails in a way that nobody foresaw, the lease is in doubt, then lost by its
+    deadline."""
     events: list[tenure.Event] = []
     a = await env.connect(on_event=events.append)
     lease = await env(a.lock(env.name()).acquire())
@@ -362,7 +370,8 @@ async def closing_is_bounded_while_the_server_is_away(env: Env) -> None:
 
 @case(12, needs=(SERVER,))
 async def connecting_fails_with_the_reason_and_in_time(env: Env) -> None:
-    """A server that refuses, is silent, or talks rubbish: a typed error, soon, and no secret in it."""
+    """A server that refuses, is silent, or talks rubbish: a typed error, soon, and no secret in
+    it."""
     proxy = env.proxy()
     for fault in ("cut", "black_hole", "garbage"):
         getattr(proxy, fault)(
@@ -414,7 +423,8 @@ async def a_broken_connection_harms_no_later_acquire(env: Env) -> None:
 
 @case(9, 4, needs=(SERVER,))
 async def a_restart_of_the_server_is_survived(env: Env) -> None:
-    """After kill -9 and restart of the server a lease is kept or its loss told; tokens go on rising."""
+    """After kill -9 and restart of the server a lease is kept or its loss told; tokens go on
+    rising."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
@@ -429,10 +439,8 @@ async def a_restart_of_the_server_is_survived(env: Env) -> None:
     else:
         await env.until(lambda: not lease.held(), env.ttl, "the loss")
         assert lease.reason
-    try:
+    with contextlib.suppress(tenure.LeaseLost, tenure.BackendError):
         await env(lease.release())
-    except (tenure.LeaseLost, tenure.BackendError):
-        pass
     second = await waiter.result(60)
     assert tenure.now() - up <= 3 * env.ttl + 5
     assert second.token > lease.token or not env.traits.durable_tokens
@@ -444,7 +452,8 @@ async def a_restart_of_the_server_is_survived(env: Env) -> None:
 
 @case(3, 4, needs=(SERVER, EXPIRES))
 async def a_paused_server_costs_the_lease_in_time(env: Env) -> None:
-    """While the server is stopped, a lease is lost by its deadline, and all works again afterwards."""
+    """While the server is stopped, a lease is lost by its deadline, and all works again
+    afterwards."""
     a = await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
@@ -463,15 +472,16 @@ async def a_paused_server_costs_the_lease_in_time(env: Env) -> None:
 
 @case(4, 6, 7, needs=(OUTLIVES_CONNECTION,))
 async def a_cut_off_waiter_is_passed_over(env: Env) -> None:
-    """A waiter that was cut off beyond its TTL is passed over; healed, it queues again and is served."""
+    """A waiter that was cut off beyond its TTL is passed over; healed, it queues again and is
+    served."""
     proxy = env.proxy()
     a, b = await env.connect(), await env.connect(env.url_through(proxy))
     c = await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    base = env.backend.footprint()
+    base = await env.footprint()
     cut_off = env.spawn(lambda: env(b.lock(name).acquire(timeout=60)))
-    await env.until(lambda: env.backend.footprint() > base, 5, "the waiter to queue")
+    await env.until_footprint(lambda count: count > base, 5, "the waiter to queue")
     proxy.black_hole()
     await env(lease.release())
     second = await env(c.lock(name).acquire(timeout=env.ttl + 2))

@@ -99,11 +99,11 @@ async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    base = env.backend.footprint()
+    base = await env.footprint()
     actor = env.actor().ready()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
-        await env.until(lambda: env.backend.footprint() > base, 10, "the waiter to queue")
+        await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
     waiter = env.spawn(lambda: env(b.lock(name).acquire(timeout=30)))
     await env.pause(0.2)
     actor.kill()
@@ -175,16 +175,16 @@ async def an_interrupted_acquire_leaves_nothing(env: Env) -> None:
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    base = env.backend.footprint()
+    base = await env.footprint()
     actor = env.actor().ready()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
-        await env.until(lambda: env.backend.footprint() > base, 10, "the waiter to queue")
+        await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
     else:
         await env.pause(0.3)
     actor.interrupt()
     assert actor.answer()["error"] == "KeyboardInterrupt"
-    await env.until(lambda: env.backend.footprint() == base, 5, "the queue to be as it was")
+    await env.until_footprint(lambda count: count == base, 5, "the queue to be as it was")
     await env(lease.release())
     await env((await env(b.lock(name).try_acquire())).release())
     assert actor.do("acquire", name=name, timeout=10)["token"] > lease.token
@@ -207,7 +207,8 @@ async def _interrupted_asyncio(env: Env) -> None:
 
 @case(10, needs=(PROCESSES,))
 async def a_forked_child_holds_nothing(env: Env) -> None:
-    """After a fork the child neither holds nor releases, and its end leaves the parent's lease alone."""
+    """After a fork the child neither holds nor releases, and its end leaves the parent's lease
+    alone."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
@@ -252,7 +253,8 @@ def _ask_as_child(coordinator: Any, lease: Any, name: str) -> str:
 
 @case(10, needs=(PROCESSES,), flavours=("thread",))
 async def a_forked_child_connects_for_itself(env: Env) -> None:
-    """The child of a fork can connect anew, contends like anyone, and frees what it has by exiting."""
+    """The child of a fork can connect anew, contends like anyone, and frees what it has by
+    exiting."""
     a = await env.connect()
     name, other = env.name(), env.name()
     lease = await env(a.lock(name).acquire())
