@@ -1,0 +1,212 @@
+"""The results as JSON, and as tables between two markers of the README."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import operator
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import targets
+from .plan import Row
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+LIBRARIES = (
+    "redis", "hiredis", "psycopg", "grpcio", "tooz", "fasteners", "filelock", "portalocker",
+    "python-redis-lock", "pottery", "sherlock", "pals", "etcd3gw", "etcd3",
+)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers come from."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    libraries = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "load": os.getloadavg()[0],
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Merge into results.json, and lay the tables anew in README.md."""
+    store = folder / "results.json"
+    merged: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    merged.update(results)
+    store.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
+    page = folder / "README.md"
+    text = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n{tables(merged)}\n{END}{after}")
+
+
+def tables(results: dict[str, Any]) -> str:
+    """All tables, in Markdown."""
+    parts = [f"### Targets\n\n{_targets(results)}"] if results else []
+    for scenario, (title, lay) in _TABLES.items():
+        if scenario in results:
+            found = results[scenario]
+            parts.append(f"### {title}\n\n{_origin(found)}\n\n{lay(found['results'])}")
+    return "\n".join(parts)
+
+
+def _origin(found: dict[str, Any]) -> str:
+    where = found["machine"]
+    libraries = ", ".join(f"{name} {version}" for name, version in where["libraries"].items())
+    text = (
+        f"{where['date']}, {where['cores']} cores of {where['cpu']}, Linux {where['kernel']}, "
+        f"Python {where['python']}; {libraries or 'no client libraries'}."
+    )
+    if found["pinned"]:
+        text += " Everything on one processor."
+    if found["quick"]:
+        text += " **A quick run, to try the harness: these are no measurements.**"
+    elif where["load"] > 0.5:
+        text += f" **The machine was not idle (load {where['load']:.1f}): do not rely on this.**"
+    return text
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _by_driver(
+    results: dict[str, Any], head: Sequence[str], cells: Any, sort: tuple[str, ...] = ()
+) -> str:
+    parts = []
+    for driver, found in results.items():
+        rows: list[Row] = found["rows"]
+        good = [row for row in rows if "failed" not in row]
+        for key in reversed(sort):
+            good.sort(key=operator.itemgetter(key), reverse=key == "flavour")
+        text = f"**{driver}** ({found['backend']})\n\n"
+        text += _table(head, [cells(row) for row in good])
+        notes = [row["failed"] for row in rows if "failed" in row]
+        notes += [f"{name} (not run)" for name in found.get("missing", ())]
+        if notes:
+            text += "\nLeft out: " + "; ".join(notes) + "\n"
+        parts.append(text)
+    return "\n".join(parts)
+
+
+def _name(row: Row) -> str:
+    return f"**{row['name']}**" if row.get("kind") == "tenure" else str(row["name"])
+
+
+def _uncontended(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        times = [f"{row['us']:.1f}", f"{row['cpu_us']:.1f}", f"{row['spread']:.0%}"]
+        return [_name(row), *times, ratio]
+
+    head = ("", "µs", "of these computing in the client", "quartile spread", "times the raw client")
+    return _by_driver(results, head, cells, ("flavour", "us"))
+
+
+def _handover(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        times = [f"{row[key]:.3g}" for key in ("ms", "p90_ms", "worst_ms")]
+        return [_name(row), *times, f"{row['idle_cpu']:.2%}"]
+
+    head = ("", "median ms", "90 % ms", "worst ms", "processor used by an idle waiter")
+    return _by_driver(results, head, cells, ("ms",))
+
+
+def _contention(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        failed = f" ({row['failures'][0]})" if row["failures"] else ""
+        return [
+            _name(row) + failed,
+            row["contenders"],
+            f"{row['per_second']:.0f}",
+            f"{row['p50_ms']:.3g}",
+            f"{row['p99_ms']:.3g}",
+            f"{row['fewest']}-{row['most']}",
+        ]
+
+    head = ("", "contenders", "turns per second", "median wait ms", "99 % ms", "turns of each")
+    return _by_driver(results, head, cells)
+
+
+def _queues(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        few, many = (f"{row[f'{k}_us']:.0f} ({row[k]} waiters)" for k in ("few", "many"))
+        return [row["name"], few, many, f"{row['ratio']:.2f}"]
+
+    return _by_driver(results, ("coordinators", "µs, short queue", "µs, long", "ratio"), cells)
+
+
+def _killed(results: dict[str, Any]) -> str:
+    rows = [
+        [driver, f"{row['s']:.2f}", f"{row['worst_s']:.2f}"]
+        for driver, found in results.items()
+        for row in found["rows"]
+        if "failed" not in row
+    ]
+    return _table(("driver, TTL of 5 s", "median s", "worst s"), rows)
+
+
+def _names(results: dict[str, Any]) -> str:
+    rows = []
+    for driver, found in results.items():
+        for row in found["rows"]:
+            if "failed" in row:
+                rows.append([driver, row["failed"], "", "", ""])
+                continue
+            taken = f"{row['taken']:,}"
+            if row["failure"]:
+                taken += f" of {row['asked']:,}: {row['failure']}"
+            times = [f"{row[key] / 1000:.1f}" for key in ("acquire_ns", "release_ns")]
+            rows.append([driver, taken, *times, f"{row['bytes']:,.0f}"])
+    return _table(("driver", "held", "µs to acquire", "µs to release", "bytes each"), rows)
+
+
+def _targets(results: dict[str, Any]) -> str:
+    rows = [
+        [target.what, target.limit, target.shown, "yes" if target.met else "**no**"]
+        for target in targets.judge({name: found["results"] for name, found in results.items()})
+    ]
+    return _table(("what", "target", "measured", "met"), rows)
+
+
+def _imports(results: dict[str, Any]) -> str:
+    rows = [
+        [f"`import {row['name']}`", f"{row['ms']:.1f}", ", ".join(row["foreign"]) or "none"]
+        for row in results["rows"]
+    ]
+    return _table(("", "ms beyond an empty interpreter", "third-party modules"), rows)
+
+
+_TABLES = {
+    "uncontended": ("Acquire and release, uncontended", _uncontended),
+    "handover": ("Hand-over between two processes", _handover),
+    "contention": ("Contention", _contention),
+    "queues": ("The cost of each hand-over in a long queue", _queues),
+    "killed": ("Take-over after kill -9 of the holder", _killed),
+    "names": ("Many names at a time", _names),
+    "imports": ("Import", _imports),
+}
