@@ -170,14 +170,14 @@ def test_a_conditional_claim_counts(server: EtcdServer, run: Callable[[Body], No
         a = await world.client(server.url)
         for width, roster in ((1, "x"), (3, "y")):
             for each in range(width):
-                roll = await a.claim(roster, f"id{each}", width)
+                roll = await a.claim(roster, f"{roster}{each}", width)
                 assert roll.mine is not None
                 assert roll.rank == each
-            refused = await a.claim(roster, "late", width)
+            refused = await a.claim(roster, f"{roster}-late", width)
             assert (refused.mine, refused.rank) == (None, width)
-            assert refused.claims[0].id == "id0"
-            assert (await a.claim(roster, "id0", width)).mine is not None
-            assert (await a.read(roster, "late")).mine is None
+            assert refused.claims[0].id == f"{roster}0"
+            assert (await a.claim(roster, f"{roster}0", width)).mine is not None
+            assert (await a.read(roster, f"{roster}-late")).mine is None
 
     run(body)
 
@@ -283,6 +283,55 @@ def test_a_lost_grant_is_asked_for_again(server: EtcdServer, run: Callable[[Body
         client.session = await client.driver.start("owner", lambda _: None)
         assert granted == [int(client.session, 16)]
         assert (await client.claim("r", "one")).mine is not None
+
+    run(body)
+
+
+def test_keys_are_used_again(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A thousand claims leave no thousand names in etcd, which goes through all it ever had."""
+
+    async def body(world: World) -> None:
+        a = await world.client(server.url)
+        keys = set()
+        tokens = []
+        for number in range(50):
+            id, width = f"id{number}", 1 if number % 2 else None
+            roll = await a.claim("r", id, width)
+            assert roll.mine is not None
+            tokens.append(roll.mine.token)
+            place = a.driver._places.get(id)
+            assert place is not None
+            keys.add(place.key)
+            await a.withdraw("r", id)
+        assert len(keys) == 1
+        assert tokens == sorted(set(tokens))
+        assert not a.driver._places._slots
+
+    run(body)
+
+
+def test_a_lost_withdrawal_spoils_its_key(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A withdrawal that arrives late removes its own claim only, not the next one's."""
+
+    async def body(world: World) -> None:
+        a = await world.client(server.url)
+        await a.claim("r", "one")
+        wire = a.driver._connected()
+        delete = wire.delete
+        held: list[bytes] = []
+
+        async def keep(key: bytes) -> None:
+            held.append(key)
+            raise OutcomeUnknown("no answer")
+
+        wire.delete = keep  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown):
+            await a.withdraw("r", "one")
+        wire.delete = delete  # type: ignore[method-assign]
+        await a.withdraw("r", "one")
+        next_one = await a.claim("r", "two")
+        await delete(held[0])
+        assert (await a.read("r", "two")).mine == next_one.mine
 
     run(body)
 

@@ -1,9 +1,10 @@
 """The roster on etcd: a session is a lease, a claim a key tied to it.
 
-Keys are `/tenure/<namespace>/<roster>/<claim id>`, each part percent-encoded, so that
-no name reaches into another's. A roster's order and its tokens are the keys'
-creation revisions. To claim is one transaction, which also reads the head of the
-roster and one's predecessor; a waiter watches the key of that predecessor alone.
+Keys are `/tenure/<namespace>/<roster>/<session>.<slot>`, names percent-encoded, so that
+no name reaches into another's; the claim's id is in the value. A roster's order and
+its tokens are the keys' creation revisions. To claim is one transaction, which also
+reads the head of the roster and one's predecessor; a waiter watches the key of that
+predecessor alone.
 
 A session has a key too, `/tenure/<namespace>//<session>`, and a claim is entered only
 if that key was not written since the driver last did. A claim whose answer stayed out
@@ -13,23 +14,27 @@ key anew, so that the claim comes to nothing whenever it arrives.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 from .._model import Claim, Interest, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Host, Url
-from ..errors import BackendError, InvalidURL, OutcomeUnknown, SessionLost, Unavailable
+from ..errors import (
+    AuthenticationFailed,
+    InvalidURL,
+    OutcomeUnknown,
+    SessionLost,
+    StorageError,
+    Unavailable,
+)
 from ..wires._etcd_api import (
     Created,
     Delete,
     Entry,
-    Found,
     Get,
     Operation,
     Put,
@@ -38,11 +43,11 @@ from ..wires._etcd_api import (
     Wire,
 )
 from ..wires.etcd import Settings, connection
+from ._etcd_keys import Keys, Place, Places, claim, record, value
 from ._etcd_watches import Watches
 from .base import Driver, Lost, Wake
 
 _PORT = 2379
-_KNOWN_RANGES = 1024
 _RACES = 16
 """How often a conditional claim starts over because others claimed in between."""
 
@@ -52,13 +57,6 @@ class _Session(NamedTuple):
 
     owner: str
     epoch: int
-
-
-class _Place(NamedTuple):
-    """What is known of an own claim: its token, and the last revision that it was read at."""
-
-    token: int
-    revision: int
 
 
 class EtcdDriver(Driver):
@@ -89,11 +87,9 @@ class EtcdDriver(Driver):
             raise InvalidURL(f"{url.scheme}: {given}: for TLS the URL begins with etcds://")
         if ("cert" in url.options) != ("key" in url.options):
             raise InvalidURL(f"{url.scheme}: the options 'cert' and 'key' come together")
-        self._root = f"/tenure/{quote(namespace, safe='')}/"
-        self._ranges: dict[str, tuple[bytes, bytes]] = {}
+        self._keys = Keys(namespace)
+        self._places = Places(runtime, self._keys)
         self._sessions: dict[str, _Session] = {}
-        self._places: dict[str, _Place] = {}
-        self._unsure: set[str] = set()
         self._unsure_lease = 0
         self._wire: Wire | None = None
         self._watches = Watches(runtime, self._connected, self.patience)
@@ -105,7 +101,7 @@ class EtcdDriver(Driver):
         wire = connection(settings, self.runtime.flavour)
         try:
             await wire.open()
-            await wire.get(Get(self._root.encode(), _after(self._root), 1, keys_only=True))
+            await wire.get(Get(*self._keys.beginning_with(""), 1, keys_only=True))
         except BaseException:
             await wire.close()
             raise
@@ -160,7 +156,7 @@ class EtcdDriver(Driver):
         try:
             if not await wire.lease_grant(lease, math.ceil(self.ttl)):
                 await self.renew(session)
-            key = self._session_key(session)
+            key = self._keys.of_session(session)
             outcome = await wire.txn((), (Put(key, owner.encode(), lease),))
         except OutcomeUnknown:
             self._unsure_lease = lease
@@ -175,9 +171,7 @@ class EtcdDriver(Driver):
     async def end(self, session: str) -> None:
         await self._connected().lease_revoke(int(session, 16))
         self._sessions.pop(session, None)
-        if not self._sessions:
-            self._places.clear()
-            self._unsure.clear()
+        self._places.end(session)
 
     def _new_lease(self) -> int:
         high = int(self.runtime.random() * (1 << 31))
@@ -187,50 +181,61 @@ class EtcdDriver(Driver):
     # -- the roster --------------------------------------------------------
 
     async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+        place = self._places.take(session, roster, id)
         try:
             if width is None or width == 1:
-                return await self._enter(session, roster, id, body, None if width is None else 0)
-            return await self._enter_among(session, roster, id, body, width)
+                newest = None if width is None else 0
+                roll = await self._enter(place, id, body, newest)
+            else:
+                roll = await self._enter_among(place, id, body, width)
         except BaseException as error:
-            if not isinstance(error, BackendError) or isinstance(error, OutcomeUnknown):
-                self._unsure.add(id)
+            if not _is_answer(error):
+                place.sure = False
+            elif place.sure and not place.token:
+                self._places.drop(id)
             raise
+        if roll.mine is None and place.sure:
+            self._places.drop(id)
+        return roll
 
-    async def _enter_among(self, session: str, roster: str, id: str, body: str, width: int) -> Roll:
+    async def _enter_among(self, place: Place, id: str, body: str, width: int) -> Roll:
         """Claim if fewer than `width` have; etcd compares no counts, so look first."""
-        start, end = self._range(roster)
-        newest = Get(start, end, 1, "newest", keys_only=True)
+        roster = place.roster
+        start, end = self._keys.of_roster(roster)
+        gets = (
+            Get(place.key),
+            Get(start, end, 1, "oldest"),
+            Get(start, end, 1, "newest", keys_only=True),
+        )
         for _ in range(_RACES):
-            head = Get(start, end, 1, "oldest")
-            outcome = await self._connected().txn((), (Get(self._key(roster, id)), head, newest))
+            outcome = await self._connected().txn((), gets)
             own, first, last = outcome.found
             if own:
-                return await self._look(session, roster, id, own[0].created)
+                place.token = own[0].created
+                return await self._look(place, id)
             if first.size >= width:
-                return Roll(self._claims(roster, first), None, first.size)
-            seen = last[0].created if last else 0
-            roll = await self._enter(session, roster, id, body, seen)
+                return Roll((claim(roster, first[0]),), None, first.size)
+            roll = await self._enter(place, id, body, last[0].created if last else 0)
             if roll.mine is not None or roll.rank >= width:
                 return roll
         raise Unavailable("etcd: too many others claimed at the same time")
 
-    async def _enter(
-        self, session: str, roster: str, id: str, body: str, newest: int | None
-    ) -> Roll:
+    async def _enter(self, place: Place, id: str, body: str, newest: int | None) -> Roll:
         """Put the claim; with `newest`, only if none was created after that revision."""
-        start, end = self._range(roster)
-        key, session_key = self._key(roster, id), self._session_key(session)
-        free = [] if newest == 0 else [Created(key)]
-        if newest is not None:
-            free.append(Created(start, end, newest))
+        session, roster, key = place.session, place.roster, place.key
         known = self._sessions.get(session)
         if known is None:
             raise SessionLost(f"etcd: the session {session} has ended")
-        value = _value(known.owner, body, round(self.runtime.wall(), 3))
+        start, end = self._keys.of_roster(roster)
+        session_key = self._keys.of_session(session)
+        free = [] if newest == 0 else [Created(key)]
+        if newest is not None:
+            free.append(Created(start, end, newest))
         head = Get(start, end, 1, "oldest")
-        then: list[Operation] = [Put(key, value, int(session, 16))]
+        text = value(id, known.owner, body, round(self.runtime.wall(), 3))
+        then: list[Operation] = [Put(key, text, int(session, 16))]
         if newest != 0:  # else the claim can only be the first
-            then += (head, Get(start, end, 2, "newest", keys_only=True))
+            then += (head, Get(start, end, 2, "newest"))
         otherwise = (Get(key), head, Get(session_key))
         wire = self._connected()
         for _ in range(_RACES):
@@ -239,152 +244,151 @@ class EtcdDriver(Driver):
                 break
             own, first, life = outcome.found
             if own:
-                return await self._look(session, roster, id, own[0].created)
+                place.token = own[0].created
+                return await self._look(place, id)
             if not life:
                 raise SessionLost(f"etcd: the lease {session} has expired or was revoked")
             epoch = life[0].modified
             if epoch == known.epoch:
-                return Roll(self._claims(roster, first), None, first.size)
+                return Roll(tuple(claim(roster, each) for each in first), None, first.size)
             known = known._replace(epoch=epoch)  # a withdrawal has written it meanwhile
         else:
             raise Unavailable("etcd: too many others withdrew at the same time")
+        place.token = place.revision = outcome.revision
         mine = Claim(roster, id, session, outcome.revision, known.owner, body)
-        self._places[id] = _Place(outcome.revision, outcome.revision)
         if newest == 0 or outcome.found[1].size == 1:
             return Roll((mine,), mine)
         _, first, last_two = outcome.found
-        before = self._id(roster, last_two[1])
-        return Roll(self._claims(roster, first), mine, first.size - 1, before)
+        self._stands_behind(place, last_two[1])
+        return Roll((claim(roster, first[0]),), mine, first.size - 1, place.before)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
-        key = self._key(claim.roster, claim.id)
-        wire = self._connected()
-        found = await wire.get(Get(key))
-        entry = found[0] if found else None
+        entry = await self._find(claim.roster, claim.id)
         if entry is None or entry.created != claim.token:
             raise SessionLost(f"etcd: the claim {claim.id} is gone")
-        record = _record(entry.value)
-        now = record.get("body")
+        found = record(entry)
+        now = found.get("body")
         if now == body != claim.body:
             return claim._replace(body=body)  # an earlier attempt whose answer was lost
         if now != claim.body:
             raise SessionLost(f"etcd: the claim {claim.id} has another body by now")
-        value = _value(str(record.get("owner", "")), body, record.get("since"))
-        outcome = await wire.txn((Unchanged(key, entry.modified),), (Put(key, value, entry.lease),))
+        text = value(claim.id, str(found.get("owner", "")), body, found.get("since"))
+        outcome = await self._connected().txn(
+            (Unchanged(entry.key, entry.modified),), (Put(entry.key, text, entry.lease),)
+        )
         if not outcome.succeeded:
             raise SessionLost(f"etcd: the claim {claim.id} was changed meanwhile")
         return claim._replace(body=body)
 
     async def withdraw(self, session: str, roster: str, id: str) -> None:
-        key = self._key(roster, id)
+        place = self._places.get(id)
+        if place is None:
+            await self._withdraw_unknown(session, roster, id)
+            return
         known = self._sessions.get(session)
-        if id in self._unsure and known is not None:
-            put = Put(self._session_key(session), known.owner.encode(), int(session, 16))
+        if place.sure or known is None:
+            try:
+                await self._connected().delete(place.key)
+            except BaseException as error:
+                if not _is_answer(error):
+                    place.sure = False
+                raise
+        else:
+            put = Put(self._keys.of_session(session), known.owner.encode(), int(session, 16))
             # Without the lease, nothing that is still under way can be put.
             with suppress(SessionLost):
-                outcome = await self._connected().txn((), (Delete(key), put))
+                outcome = await self._connected().txn((), (Delete(place.key), put))
                 self._sessions[session] = known._replace(epoch=outcome.revision)
-            self._unsure.discard(id)
-        else:
-            await self._connected().delete(key)
-        self._places.pop(id, None)
+        self._places.drop(id)
+
+    async def _withdraw_unknown(self, session: str, roster: str, id: str) -> None:
+        """Withdraw what was withdrawn before, most likely: this driver knows no such claim."""
+        entry = await self._find(roster, id)
+        if entry is not None and entry.lease == int(session, 16):
+            await self._connected().txn(
+                (Unchanged(entry.key, entry.modified),), (Delete(entry.key),)
+            )
 
     async def read(self, session: str, roster: str, id: str) -> Roll:
         place = self._places.get(id)
-        return await self._look(session, roster, id, 0 if place is None else place.token)
+        if place is not None and place.token:
+            return await self._look(place, id)
+        return await self._survey(roster, id)
 
-    async def _look(self, session: str, roster: str, id: str, token: int) -> Roll:
-        """Read the roll; a token that is not known costs a second look."""
-        start, end = self._range(roster)
-        gets = [Get(start, end, 1, "oldest")]
-        if id:
-            gets.append(Get(self._key(roster, id)))
-        while True:
-            # Every key before one's own: etcd cannot count them without sending them.
-            before = Get(start, end, 0, "newest", token - 1, keys_only=True)
-            outcome = await self._connected().txn((), (*gets, before) if token else gets)
-            first = outcome.found[0]
-            own = outcome.found[1] if id else ()
-            if not own:
-                self._places.pop(id, None)
-                return Roll(self._claims(roster, first), None, first.size)
-            if own[0].created == token:
-                break
-            token = own[0].created
-        mine = self._claim(roster, own[0])
-        if mine.session == session:
-            self._places[id] = _Place(token, outcome.revision)
-        ahead = outcome.found[2]
+    async def _look(self, place: Place, id: str) -> Roll:
+        """Read the roll from an own claim whose token is known."""
+        roster, token = place.roster, place.token
+        start, end = self._keys.of_roster(roster)
+        outcome = await self._connected().txn(
+            (),
+            (
+                Get(start, end, 1, "oldest"),
+                Get(place.key),
+                Get(start, end, 1, "newest", token - 1),
+                # etcd does not count the keys before one's own without sending them.
+                Get(start, end, 0, "", token - 1, keys_only=True),
+            ),
+        )
+        first, own, nearest, ahead = outcome.found
+        if not own or own[0].created != token:
+            return Roll(tuple(claim(roster, each) for each in first), None, first.size)
+        mine = claim(roster, own[0])
+        place.revision = outcome.revision
         if not ahead:
             return Roll((mine,), mine)
-        return Roll(self._claims(roster, first), mine, len(ahead), self._id(roster, ahead[0]))
+        self._stands_behind(place, nearest[0])
+        return Roll((claim(roster, first[0]),), mine, len(ahead), place.before)
+
+    async def _survey(self, roster: str, id: str) -> Roll:
+        """Read the roll for nobody, or from a claim that is not this driver's."""
+        start, end = self._keys.of_roster(roster)
+        found = await self._connected().get(Get(start, end, 0 if id else 1, "oldest"))
+        claims = [claim(roster, each) for each in found]
+        head = tuple(claims[:1])
+        for rank, each in enumerate(claims):
+            if id and each.id == id:
+                return Roll(head, each, rank, claims[rank - 1].id if rank else None)
+        return Roll(head, None, found.size)
+
+    async def _find(self, roster: str, id: str) -> Entry | None:
+        """The entry of a claim: by its key if it is known, else by its id."""
+        place = self._places.get(id)
+        start, end = self._keys.of_roster(roster)
+        get = Get(start, end) if place is None else Get(place.key)
+        for entry in await self._connected().get(get):
+            if claim(roster, entry).id == id:
+                return entry
+        return None
 
     async def rosters(self, prefix: str) -> Sequence[str]:
-        start = self._root + quote(prefix, safe="")
-        found = await self._connected().get(Get(start.encode(), _after(start), keys_only=True))
-        skip = len(self._root)
-        names = {entry.key[skip:].partition(b"/")[0].decode() for entry in found}
-        return sorted(unquote(name) for name in names if name)
+        get = Get(*self._keys.beginning_with(prefix), keys_only=True)
+        found = await self._connected().get(get)
+        return sorted({name for entry in found if (name := self._keys.roster_of(entry.key))})
+
+    def _stands_behind(self, place: Place, entry: Entry) -> None:
+        place.before = claim(place.roster, entry).id
+        place.before_key = entry.key
 
     # -- wake-ups ----------------------------------------------------------
 
     async def listen(self, interest: Interest, wake: Wake) -> None:
         place = self._places.get(interest.id)
         since = 0 if place is None else place.revision + 1
+        start, end = self._keys.of_roster(interest.roster)
         if interest.before is None:
-            start, end = self._range(interest.roster)
             request = Watch(0, start, end, since, False)
+        elif place is not None and place.before == interest.before:
+            request = Watch(0, place.before_key, b"", since, True)
         else:
-            request = Watch(0, self._key(interest.roster, interest.before), b"", since, True)
+            request = Watch(0, start, end, since, True)
         self._watches.add(interest, request, wake)
 
     def unlisten(self, interest: Interest) -> None:
         self._watches.remove(interest)
 
-    # -- keys and values ---------------------------------------------------
 
-    def _range(self, roster: str) -> tuple[bytes, bytes]:
-        found = self._ranges.get(roster)
-        if found is None:
-            if len(self._ranges) >= _KNOWN_RANGES:
-                self._ranges.clear()
-            start = f"{self._root}{quote(roster, safe='')}/"
-            found = self._ranges[roster] = (start.encode(), _after(start))
-        return found
-
-    def _key(self, roster: str, id: str) -> bytes:
-        return self._range(roster)[0] + quote(id, safe="").encode()
-
-    def _session_key(self, session: str) -> bytes:
-        return f"{self._root}/{session}".encode()
-
-    def _id(self, roster: str, entry: Entry) -> str:
-        return unquote(entry.key[len(self._range(roster)[0]) :].decode("ascii", "replace"))
-
-    def _claims(self, roster: str, found: Found) -> tuple[Claim, ...]:
-        return tuple(self._claim(roster, entry) for entry in found)
-
-    def _claim(self, roster: str, entry: Entry) -> Claim:
-        record = _record(entry.value)
-        owner, body = str(record.get("owner", "")), str(record.get("body", ""))
-        id, session = self._id(roster, entry), f"{entry.lease:x}"
-        return Claim(roster, id, session, entry.created, owner, body)
-
-
-def _value(owner: str, body: str, since: object) -> bytes:
-    record = {"owner": owner, "body": body, "since": since}
-    return json.dumps(record, separators=(",", ":")).encode()
-
-
-def _record(value: bytes) -> dict[str, object]:
-    """What a claim's value says; nothing, if somebody else wrote it."""
-    try:
-        record = json.loads(value)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _after(prefix: str) -> bytes:
-    """The end of the range of all keys that begin with the prefix (which ends in ASCII)."""
-    return (prefix[:-1] + chr(ord(prefix[-1]) + 1)).encode()
+def _is_answer(error: BaseException) -> bool:
+    """Whether the request that failed so was certainly not carried out, nor ever will be."""
+    if isinstance(error, Unavailable):
+        return not isinstance(error, OutcomeUnknown)
+    return isinstance(error, (AuthenticationFailed, SessionLost, StorageError))
