@@ -40,7 +40,8 @@ class AsyncioLink(asyncio.Protocol):
                 self._replies.append(reply)
         except hiredis.ProtocolError as error:
             self._end = error
-        self._wake()
+        if self._replies or self._end is not None:  # part of a reply is no reply
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._end is None:
