@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -706,6 +707,38 @@ def test_a_user_without_channels_can_lock(flavour: str) -> None:
             assert (await driver.read(s, "lock", "2")).rank == 0
 
         run(flavour, body)
+
+
+def test_the_documented_rights_suffice() -> None:
+    """A user with no more than the rights on the driver's page can do everything."""
+    page = (Path(__file__).parents[2] / "docs" / "drivers" / "redis.md").read_text()
+    words = page.partition("```text\nACL ")[2].partition("```")[0].split()
+    assert words[:4] == ["SETUSER", "app", "on", ">secret"]
+    with RedisServer() as server:
+        server.command("ACL", *words)
+
+        async def body(bench: Bench) -> None:
+            driver = await bench.open(f"redis://app:secret@{server.host}:{server.port}/1")
+            s = await driver.start("me", ignore)
+            for id in ("1", "2"):
+                claim = (await driver.claim(s, "lock", id, id, None)).mine
+            assert claim is not None
+            woken = bench.runtime.signal()
+            await driver.listen(Interest(s, "lock", "2", "1"), woken.set)
+            woken.clear()
+            await driver.withdraw(s, "lock", "1")
+            assert await woken.wait(bench.runtime.now() + 5)
+            await driver.amend(claim, "")
+            dead = await driver.start("dead", ignore)
+            await driver.claim(dead, "lock", "3", "x", None)
+            await driver.end(dead)
+            assert await driver.rosters("") == ["lock"]
+            assert (await driver.read(s, "lock", "2")).rank == 0
+            await driver.claim(s, "lock", "4", "", None)
+            await driver._wire.ping(driver._ear._link)
+            await driver.renew(s)
+
+        run("thread", body)
 
 
 # -- URLs --------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def hello(username: str | None, password: str | None) -> bytes:
     words: list[Word] = [b"HELLO", 2]
     if username is not None or password is not None:
         words += [b"AUTH", username or "default", password or ""]
-    return pack(tuple(words))
+    return pack((*words, b"SETNAME", b"tenure"))
 
 
 def check_hello(reply: Reply, settings: Settings, *, sentinel: bool) -> None:
