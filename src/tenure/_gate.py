@@ -15,13 +15,15 @@ from .errors import ClosedError
 class Ticket:
     """One local acquire, from its place in the queue until it leaves the gate."""
 
-    __slots__ = ("admitted", "left", "name", "shared", "signal")
+    __slots__ = ("admitted", "left", "name", "shared", "signal", "waited")
 
     def __init__(self, name: str, shared: bool, admitted: bool) -> None:
         self.name = name
         self.shared = shared
         self.admitted = admitted
         self.left = False
+        self.waited = False
+        """Whether it was not served at once, here or at the backend."""
         self.signal: Signal | None = None
 
 
@@ -83,6 +85,7 @@ class Gates:
         if ticket is not None:
             return ticket
         ticket = Ticket(name, shared, False)
+        ticket.waited = True
         signal = ticket.signal = self._runtime.signal()
         with self._lock:
             if name not in self._gates:

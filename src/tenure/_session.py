@@ -84,6 +84,8 @@ class Session:
         self._lock = runtime.lock()
         self._starting = runtime.mutex()
         self._life: Life | None = None
+        self.alive: Life | None = None
+        """The life that goes on, as far as is known without asking the clock."""
         self._over: list[Life] = []
         """Lives that are lost, and that the backend has not been told to end."""
         self._kick = runtime.signal()
@@ -122,9 +124,10 @@ class Session:
         sent = self.runtime.now()
         life.id = await self.driver.start(self.owner, lambda reason: self.lose(life, reason))
         self._extend(life, sent)
-        if life.reason is not None:
-            raise SessionLost(life.reason)
-        self._life = life
+        with self._lock:
+            if life.reason is not None:
+                raise SessionLost(life.reason)
+            self._life = self.alive = life
         if life.deadline < math.inf:
             self._arm(life)
         if self._keeper is None:
@@ -163,6 +166,8 @@ class Session:
             if life.reason is not None:
                 return
             life.reason = reason
+            if self.alive is life:
+                self.alive = None
             leases, life.leases = life.leases, set()
             waiters = list(life.waiters)
             self._over.append(life)
@@ -332,6 +337,7 @@ class Session:
         if self._closed is not None:
             return
         self._closed = ClosedError("the coordinator is closed")
+        self.alive = None
         self.gates.close()
         self._kick.set()
         self._closing.set()
@@ -360,6 +366,7 @@ class Session:
         self._closed = ForkedError(
             "this coordinator was opened before a fork; call tenure.connect() in the child"
         )
+        self.alive = None
         life = self._life
         if life is not None and life.reason is None:
             life.reason = "the process was forked: its leases stay with the parent"

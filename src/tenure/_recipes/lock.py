@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from .. import _verdicts
 from .._gate import Ticket
 from .._lease import BaseLease
-from .._model import Claim, Event, Holder, Interest, Roll
+from .._model import Claim, Event, EventKind, Holder, Interest, Roll
 from .._session import Life, Session
 from ..drivers.base import Mutex
 from ..errors import SessionLost, Unavailable, Unsupported
@@ -54,20 +54,20 @@ class LockRecipe(Generic[L]):
         ticket = session.gates.enter_now(self.name, self.shared)
         if ticket is None:
             return None
-        return await self._take(ticket, wait=False, until=None)
+        began = session.now() if session.watched else 0.0
+        return await self._take(ticket, False, None, began)
 
     async def acquire(self, until: float | None) -> L | None:
         """Take the lock, waiting in turn until the time comes; None if it came first."""
         session = self._session
         session.check_open()
+        began = session.now() if session.watched else 0.0
         ticket = session.gates.enter_now(self.name, self.shared)
         if ticket is None:
-            began = session.runtime.now()
             ticket = await session.gates.enter(self.name, self.shared, until)
             if ticket is None:
                 return None
-            self._emit_waited(began)
-        return await self._take(ticket, wait=True, until=until)
+        return await self._take(ticket, True, until, began)
 
     async def holder(self) -> Holder | None:
         """Who holds the lock, as far as the backend tells."""
@@ -79,11 +79,12 @@ class LockRecipe(Generic[L]):
         roll = await driver.read(life.id, self.name, "")
         return Holder(roll.claims[0].owner, roll.claims[0].token) if roll.claims else None
 
-    async def _take(self, ticket: Ticket, *, wait: bool, until: float | None) -> L | None:
+    async def _take(
+        self, ticket: Ticket, wait: bool, until: float | None, began: float
+    ) -> L | None:
         """Inside the gate: one attempt for each life of the session."""
         session = self._session
-        now = session.runtime.now
-        began = now() if session.watched else 0.0
+        now = session.now
         lease: L | None = None
         life: Life | None = None
         lives = 0
@@ -91,7 +92,7 @@ class LockRecipe(Generic[L]):
         try:
             while True:
                 try:
-                    life = await session.life()
+                    life = session.alive or await session.life()
                     mutex = session.driver.mutex
                     if mutex is not None:
                         lease = await self._seize(mutex, life, ticket, wait, until)
@@ -124,8 +125,12 @@ class LockRecipe(Generic[L]):
             if lease is None:
                 session.gates.leave(ticket)
         if lease is not None and session.watched:
-            owner = session.owner
-            session.emit(Event("acquired", self.name, lease.token, owner, now() - began))
+            kinds: tuple[EventKind, ...] = (
+                ("waited", "acquired") if ticket.waited else ("acquired",)
+            )
+            for kind in kinds:
+                event = Event(kind, self.name, lease.token, session.owner, now() - began)
+                session.emit(event)
         return lease
 
     # -- the native mutex ------------------------------------------------------
@@ -138,11 +143,9 @@ class LockRecipe(Generic[L]):
         id = life.next_id()
         grant = await mutex.seize(life.id, self.name, id, shared=shared, until=None)
         if grant is None and wait:
-            began = session.runtime.now()
+            ticket.waited = True
             forever = float("inf") if until is None else until
             grant = await mutex.seize(life.id, self.name, id, shared=shared, until=forever)
-            if grant is not None:
-                self._emit_waited(began)
         if grant is None:
             return None
         try:
@@ -173,10 +176,8 @@ class LockRecipe(Generic[L]):
                 )
             mine = _verdicts.granted(roll, 1)
             if mine is None and wait:
-                began = session.runtime.now()
+                ticket.waited = True
                 mine = await _Wait(session, life, self.name, id).granted(roll, until)
-                if mine is not None:
-                    self._emit_waited(began)
             if mine is not None:
                 lease = self._lease_type(session, life, ticket, self.name, mine.token, id, None)
                 lease.unsure = not sure
@@ -199,12 +200,6 @@ class LockRecipe(Generic[L]):
             session.lose(life, str(error))
         if not sure:
             session.owe(life, self.name, id)
-
-    def _emit_waited(self, began: float) -> None:
-        session = self._session
-        if session.watched:
-            seconds = session.runtime.now() - began
-            session.emit(Event("waited", self.name, 0, session.owner, seconds))
 
 
 class _Wait:
