@@ -1,0 +1,100 @@
+"""What a type checker must understand of the public API. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, assert_type
+
+import tenure
+import tenure.aio
+from tenure import Event, Holder, State
+
+
+def hook(event: Event) -> None:
+    assert_type(event.name, str)
+    assert_type(event.token, int)
+    assert_type(event.seconds, float)
+
+
+def synchronous() -> None:
+    with tenure.connect("memory://", ttl=5, owner="me", on_event=hook) as coordinator:
+        assert_type(coordinator, tenure.Coordinator)
+        assert_type(coordinator.ttl, float)
+        lock = coordinator.lock("name", timeout=1)
+        assert_type(lock, tenure.Lock)
+        assert_type(lock.acquire(), tenure.Lease)
+        assert_type(lock.try_acquire(), tenure.Lease | None)
+        assert_type(lock.holder(), Holder | None)
+        assert_type(lock.timeout, float | None)
+        with lock as lease:
+            assert_type(lease, tenure.Lease)
+            assert_type(lease.token, int)
+            assert_type(lease.deadline, float)
+            assert_type(lease.state, State)
+            assert_type(lease.held(), bool)
+            assert_type(lease.lost, tenure.Loss)
+            assert_type(lease.lost.wait(1), bool)
+            assert_type(lease.lost.reason, str | None)
+        with lock.acquire() as lease:
+            assert_type(lease, tenure.Lease)
+            lease.on_lost(told)
+        if (maybe := lock.try_acquire()) is not None:
+            assert_type(maybe.release(), None)
+
+
+def told(lease: tenure.Lease) -> None:
+    assert_type(lease.reason, str | None)
+
+
+def decorated(lock: tenure.Lock) -> None:
+    @lock
+    def add(number: int, *, twice: bool = False) -> str:
+        return str(number * (1 + twice))
+
+    assert_type(add(1, twice=True), str)
+    plain: Callable[[], int] = lock(lambda: 1)
+    assert_type(plain(), int)
+
+
+async def asynchronous() -> None:
+    async with tenure.aio.connect("memory://", namespace="n") as coordinator:
+        assert_type(coordinator, tenure.aio.Coordinator)
+    coordinator = await tenure.aio.connect()
+    assert_type(coordinator, tenure.aio.Coordinator)
+    lock = coordinator.lock("name", shared=True)
+    assert_type(await lock.acquire(timeout=0), tenure.aio.Lease)
+    assert_type(await lock.try_acquire(), tenure.aio.Lease | None)
+    assert_type(await lock.holder(), Holder | None)
+    async with lock as lease, lease.cancel_on_loss():
+        assert_type(lease, tenure.aio.Lease)
+        assert_type(await lease.lost.wait(), bool)
+        assert_type(lease.cancel_on_loss(), AbstractAsyncContextManager[None])
+    async with await lock.acquire() as lease:
+        assert_type(await lease.release(), None)
+    assert_type(await coordinator.close(), None)
+
+
+async def decorated_coroutine(lock: tenure.aio.Lock) -> None:
+    @lock
+    async def add(number: int, *, twice: bool = False) -> str:
+        return str(number * (1 + twice))
+
+    assert_type(await add(1, twice=True), str)
+    # Still a coroutine function: `asyncio.run` and `create_task` take what it returns.
+    call: Callable[[int], Coroutine[Any, Any, str]] = add
+    call(1).close()
+
+
+def errors() -> None:
+    try:
+        synchronous()
+    except tenure.LeaseLost as error:
+        assert_type(error.reason, str)
+    standard: tuple[type[TimeoutError], type[ConnectionError], type[ValueError], type[OSError]] = (
+        tenure.AcquireTimeout,
+        tenure.Unavailable,
+        tenure.InvalidArgument,
+        tenure.StorageError,
+    )
+    del standard
