@@ -1,0 +1,295 @@
+"""Ways to break the core, one at a time, each of which the simulator must notice.
+
+A judge that never says no proves nothing. A mutant is an edit of one function's
+source: with the edit in place the simulator must find a broken rule. An edit that no
+longer applies, because the function was written anew, fails loudly and must be
+written anew as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+
+class Edit(NamedTuple):
+    """Replace `old` by `new` in one function, given as `module:Class.function`."""
+
+    where: str
+    old: str
+    new: str
+
+
+_SESSION = "tenure._session:Session."
+_LEASE = "tenure._lease:BaseLease."
+_LOCK = "tenure._recipes.lock:LockRecipe."
+_WAIT = "tenure._recipes.lock:_Wait."
+_GATES = "tenure._gate:Gates."
+_DOCUMENT = "tenure.drivers.document:DocumentDriver."
+_STORE = "tenure.testing._sim_stores:RosterStore."
+
+MUTANTS: dict[str, tuple[Edit, ...]] = {
+    # -- the deadline ------------------------------------------------------------
+    "deadline-from-the-reply-to-start": (
+        Edit(_SESSION + "_begin", "self._extend(life, sent)", "self._extend(life, self.now())"),
+    ),
+    "deadline-from-the-reply-to-renew": (
+        Edit(_SESSION + "_renew", "self._extend(life, sent)", "self._extend(life, self.now())"),
+    ),
+    "no-margin-for-drift": (
+        Edit(_SESSION + "__init__", "self.margin = min(1.0, ttl * 0.1)", "self.margin = 0.0"),
+    ),
+    "no-deadline-timer": (Edit(_SESSION + "_begin", "self._arm(life)", "pass"),),
+    "timer-not-set-again": (Edit(_SESSION + "_arm", "self._arm(life)", "pass"),),
+    "held-without-the-clock": (
+        Edit(
+            _LEASE + "state.fget",
+            "life.reason is not None or self._session.expire(life)",
+            "life.reason is not None",
+        ),
+    ),
+    "failed-renewal-taken-as-success": (
+        Edit(
+            _SESSION + "_renew",
+            "self._doubt(life, str(error) or type(error).__name__)",
+            "self._extend(life, sent)",
+        ),
+    ),
+    "alive-again-after-the-loss": (
+        Edit(
+            _SESSION + "_renew",
+            "alive = life.reason is None and self.runtime.now() < life.deadline",
+            "alive, life.reason = True, None",
+        ),
+    ),
+    "renewed-after-the-close": (
+        Edit(_SESSION + "_keep", "while self._closed is None:", "while True:"),
+    ),
+    "renewed-after-the-loss": (
+        Edit(_SESSION + "_keep", "life is None or life.reason is not None", "life is None"),
+    ),
+    "cleaning-up-delays-renewal": (
+        Edit(
+            _SESSION + "_keep",
+            'self._cleaner = self.runtime.spawn(self._clean, "cleanup")',
+            "await self._clean()",
+        ),
+    ),
+    "loss-not-told": (Edit(_SESSION + "lose", "lease.end(reason)", "pass"),),
+    "loss-told-twice": (
+        Edit(_LEASE + "end", "if self._ended:", "if False:"),
+        Edit(_SESSION + "lose", "if life.reason is not None:\n            return", "pass"),
+        Edit(
+            _SESSION + "lose",
+            "leases, life.leases = life.leases, set()",
+            "leases = set(life.leases)",
+        ),
+    ),
+    "released-lease-stays-with-the-session": (
+        Edit(_LEASE + "_forget", "session.drop(self._life, self)", "pass"),
+    ),
+    # -- the grant ---------------------------------------------------------------
+    "granted-after-the-session-died": (
+        Edit(
+            _SESSION + "hold",
+            "if life.reason is None and self.now() < life.deadline:",
+            "if True:",
+        ),
+    ),
+    "granted-without-being-first": (
+        Edit("tenure._verdicts:granted", "roll.rank < width", "roll.rank <= width"),
+    ),
+    "unknown-taken-as-success": (
+        Edit(
+            _LOCK + "_queue",
+            "budget = session.ttl if wait else session.ttl / 3",
+            "return self._lease_type(session, life, ticket, self.name, 10**6, id, None)",
+        ),
+    ),
+    "time-out-ignored": (
+        Edit(_WAIT + "granted", "if until is not None and now >= until:", "if False:"),
+    ),
+    "no-look-without-a-wake-up": (
+        Edit(
+            _WAIT + "granted",
+            "self._wake.wait(now + nap if until is None else min(now + nap, until))",
+            "self._wake.wait(until)",
+        ),
+    ),
+    # -- what an acquire leaves behind ---------------------------------------------
+    "unknown-taken-as-failure": (
+        Edit(_LOCK + "_queue", "if lease is None and id:", "if lease is None and id and sure:"),
+    ),
+    "time-out-leaves-the-claim": (
+        Edit(
+            _LOCK + "_queue",
+            "if lease is None and id:",
+            "if lease is None and id and mine is not None:",
+        ),
+    ),
+    "cancelled-acquire-leaves-the-claim": (
+        Edit(
+            _LOCK + "_queue",
+            "if lease is None and id:",
+            "if lease is None and id and not __import__('sys').exc_info()[0]:",
+        ),
+    ),
+    "withdrawal-can-be-cancelled": (
+        Edit(
+            _LOCK + "_queue",
+            "await session.runtime.finish(self._withdraw(life, id, sure))",
+            "await self._withdraw(life, id, sure)",
+        ),
+    ),
+    "failed-withdrawal-forgotten": (
+        Edit(_LOCK + "_withdraw", "session.owe(life, self.name, id)", "pass"),
+    ),
+    "late-duplicate-forgotten": (
+        Edit(_LOCK + "_queue", "lease.unsure = not sure", "lease.unsure = False"),
+    ),
+    "debt-paid-only-once": (
+        Edit(
+            _SESSION + "_pay",
+            "life.reason is not None or self.runtime.now() >= until",
+            "True",
+        ),
+    ),
+    "debt-paid-in-vain": (
+        Edit(_SESSION + "_pay", "continue", "pass"),
+        Edit(
+            _SESSION + "_pay",
+            "life.reason is not None or self.runtime.now() >= until",
+            "True",
+        ),
+    ),
+    "ticket-kept-after-failure": (Edit(_LOCK + "_take", "session.gates.leave(ticket)", "pass"),),
+    # -- the release -------------------------------------------------------------
+    "release-forgets-before-it-succeeded": (
+        Edit(_LEASE + "_release", "session.owe(life, self.name, id)", "pass"),
+    ),
+    "unknown-release-taken-as-done": (
+        Edit(
+            _LEASE + "_release",
+            "except ConnectionError:",
+            "except ConnectionError:\n                return self._forget()",
+        ),
+    ),
+    "release-withdraws-the-head": (
+        Edit(_STORE + "withdraw", "if claim.id == id and claim.session == session:", "if True:"),
+    ),
+    "release-withdraws-the-head-of-the-document": (
+        Edit(
+            _DOCUMENT + "withdraw",
+            '[each for each in document["claims"] if each[0] != id]',
+            'document["claims"][1:]',
+        ),
+    ),
+    # -- the local gate ------------------------------------------------------------
+    "gate-not-handed-over": (Edit(_GATES + "leave", "self._advance(ticket.name, gate)", "pass"),),
+    "gate-last-come-first-served": (
+        Edit(_GATES + "_advance", "gate.queue.popleft()", "gate.queue.pop()"),
+    ),
+    # -- the document rung -----------------------------------------------------------
+    "roster-saved-without-compare": (
+        Edit(
+            _DOCUMENT + "_change",
+            'await self.save("roster", roster, changed, version)',
+            'await self.save("roster", roster, changed, (await self.load("roster", roster))[1])',
+        ),
+    ),
+    "buried-too-early": (
+        Edit(_DOCUMENT + "_alive", 'document["ttl"] * DRIFT', 'document["ttl"] / 2'),
+    ),
+    "buried-although-it-was-renewed": (
+        Edit(_DOCUMENT + "_alive", "seen is None or seen[0] != version", "seen is None"),
+    ),
+    "document-last-come-first-served": (
+        Edit(
+            _DOCUMENT + "claim",
+            '"claims": [*claims, entry]',
+            '"claims": [*claims[:1], entry, *claims[1:]]',
+        ),
+    ),
+    "document-entered-twice": (
+        Edit(_DOCUMENT + "claim", "if any(each[0] == id for each in claims) or (", "if ("),
+    ),
+    "document-token-restarts": (
+        Edit(
+            _DOCUMENT + "claim",
+            'token = document["token"] + 1',
+            'token = document["token"] + 1 if claims else 1',
+        ),
+    ),
+    "document-token-does-not-rise": (
+        Edit(
+            _DOCUMENT + "claim", 'token = document["token"] + 1', 'token = document["token"] or 1'
+        ),
+    ),
+    # -- the server ------------------------------------------------------------------
+    "roster-last-come-first-served": (
+        Edit(_STORE + "place", "claims.append(claim)", "claims.insert(1, claim)"),
+    ),
+    "roster-entered-twice": (
+        Edit(_STORE + "_known", "any(claim.id == id for claim in claims)", "False"),
+    ),
+    "roster-token-restarts": (
+        Edit(
+            _STORE + "_draw", "self._token += 1", "self._token = self._token + 1 if claims else 1"
+        ),
+    ),
+    "server-forgets-to-remove-the-dead": (Edit(_STORE + "end", "self._remove(claim)", "pass"),),
+    "server-evicts-too-early": (
+        Edit(_STORE + "renew", "self._ttl[session] / self._rate", "self._ttl[session] / 2"),
+    ),
+}
+"""By name, the edits that make the mutant."""
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Break the core in one way, for as long as the block runs."""
+    undo: list[tuple[Any, str, Any]] = []
+    try:
+        for edit in MUTANTS[name]:
+            _apply(name, edit, undo)
+        yield
+    finally:
+        for owner, attribute, original in reversed(undo):
+            setattr(owner, attribute, original)
+
+
+def _apply(name: str, edit: Edit, undo: list[tuple[Any, str, Any]]) -> None:
+    module_name, _, path = edit.where.partition(":")
+    module = importlib.import_module(module_name)
+    getter = path.endswith(".fget")
+    *owners, attribute = path.removesuffix(".fget").split(".")
+    owner: Any = module
+    for each in owners:
+        owner = getattr(owner, each)
+    original = inspect.getattr_static(owner, attribute)
+    changed = _recompiled(name, edit, original.fget if getter else original, vars(module))
+    undo.append((owner, attribute, original))
+    setattr(owner, attribute, property(changed) if getter else changed)
+
+
+def _recompiled(name: str, edit: Edit, function: Any, world: dict[str, Any]) -> Any:
+    # An earlier edit of the same mutant has no file, so it carries its source with it.
+    source = getattr(function, "mutant_source", None) or textwrap.dedent(
+        inspect.getsource(function)
+    )
+    if source.count(edit.old) != 1:
+        raise LookupError(
+            f"the mutant {name!r} must be written anew: {source.count(edit.old)} times "
+            f"{edit.old!r} in {edit.where}"
+        )
+    lines = source.replace(edit.old, edit.new)
+    flags = annotations.compiler_flag
+    made: dict[str, Any] = {}
+    exec(compile(lines.replace("@property\n", ""), f"<{name}>", "exec", flags, True), world, made)
+    changed = made[function.__name__]
+    changed.mutant_source = lines
+    return changed

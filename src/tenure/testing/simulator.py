@@ -1,0 +1,169 @@
+"""Run the core under seeded schedules in virtual time, and judge what happens.
+
+    python -m tenure.testing.simulator --schedules 10000 --seed 1
+    python -m tenure.testing.simulator --seed 1 --first 4711 --schedules 1 --trace 60
+    python -m tenure.testing.simulator --mutant deadline-from-reply
+
+The session, the lock recipe, the lease, the local gate and the document rung are the
+real ones; runtime, network and backend are simulated. A schedule is drawn from the
+seed and its number: which backend, how many nodes, how bad the network; who crashes,
+pauses, is cut off, cancelled or closed, and when. The same two numbers give the same
+schedule, event by event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from ._sim_schedule import Schedule
+from ._sim_world import Violation
+
+__all__ = ["Failure", "Summary", "Violation", "run_many", "run_one"]
+
+
+class Summary(NamedTuple):
+    """What a number of schedules came to."""
+
+    schedules: int
+    first: int
+    seed: int
+    events: int
+    granted: int
+    lost: int
+    refused: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.schedules} schedules (seed {self.seed}, from {self.first} on) in "
+            f"{self.seconds:.1f} s: {self.events} events, {self.granted} leases granted, "
+            f"{self.lost} lost, {self.refused} acquires without a lease; no rule broken"
+        )
+
+
+class Failure(Violation):
+    """A schedule broke a rule. The message has the rule, the trace's end and a command."""
+
+    def __init__(self, seed: int, number: int, rule: str, plan: object, tail: list[str]) -> None:
+        self.seed = seed
+        self.number = number
+        self.rule = rule
+        command = f"python -m tenure.testing.simulator --seed {seed} --first {number} --schedules 1"
+        lines = "\n".join(tail)
+        super().__init__(
+            f"seed {seed}, schedule {number}: {rule}\n{plan}\n{lines}\nagain with: {command}"
+        )
+
+
+def run_one(seed: int, number: int, *, traced: bool = False) -> Schedule:
+    """Run one schedule; raise `Violation` if it breaks a rule."""
+    schedule = Schedule(seed, number, traced=traced)
+    with _errors_count(schedule):
+        schedule.run()
+    return schedule
+
+
+def run_many(
+    seed: int, schedules: int, *, first: int = 0, seconds: float | None = None, tail: int = 40
+) -> Summary:
+    """Run schedules one after another, as many as asked for or as the time allows.
+
+    Raises `Failure` at the first that breaks a rule.
+    """
+    began = time.monotonic()
+    done = events = granted = lost = refused = 0
+    for number in range(first, first + schedules):
+        if seconds is not None and time.monotonic() - began >= seconds:
+            break
+        try:
+            schedule = run_one(seed, number)
+        except Violation as violation:
+            raise explain(seed, number, str(violation), tail) from None
+        done += 1
+        events += schedule.world.steps
+        granted += schedule.judge.granted_count
+        lost += schedule.judge.lost_count
+        refused += schedule.judge.refused_count
+    took = time.monotonic() - began
+    return Summary(done, first, seed, events, granted, lost, refused, took)
+
+
+def explain(seed: int, number: int, rule: str, tail: int) -> Failure:
+    """Run a schedule that failed once more, for its trace."""
+    schedule = Schedule(seed, number, traced=True)
+    try:
+        with _errors_count(schedule):
+            schedule.run()
+    except Violation as again:
+        if str(again) != rule:
+            rule = f"{rule}\nand when it was repeated, which must not differ: {again}"
+    else:
+        rule = f"{rule}\nand when it was repeated, nothing"
+    return Failure(seed, number, rule, schedule.plan, schedule.world.story(tail))
+
+
+class _Errors(logging.Handler):
+    """An error in the core's log is an error that somebody swallowed: a broken rule."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(logging.ERROR)
+        self._world = schedule.world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        self._world.fail(f"the core logged an error: {record.getMessage()} {cause!r}")
+
+
+@contextmanager
+def _errors_count(schedule: Schedule) -> Iterator[None]:
+    logger = logging.getLogger("tenure")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers
+    # Warnings are the daily bread here, and formatting them would cost more than the rest.
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    logger.handlers = [_Errors(schedule)]
+    try:
+        yield
+    finally:
+        schedule.world.end()
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    from .mutants import MUTANTS, mutated
+
+    parser = argparse.ArgumentParser(prog="python -m tenure.testing.simulator")
+    parser.add_argument("--schedules", type=int, default=None, help="how many (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first schedule")
+    parser.add_argument("--minutes", type=float, default=None, help="as many as fit in this time")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break the core in this way")
+    parser.add_argument("--trace", type=int, default=40, help="lines of trace after a failure")
+    given: Any = parser.parse_args(arguments)
+    schedules = given.schedules or (1000 if given.minutes is None else 10**9)
+    seconds = None if given.minutes is None else given.minutes * 60
+    with ExitStack() as stack:
+        if given.mutant:
+            stack.enter_context(mutated(given.mutant))
+        try:
+            summary = run_many(
+                given.seed, schedules, first=given.first, seconds=seconds, tail=given.trace
+            )
+        except Failure as failure:
+            mutant = f" --mutant {given.mutant}" if given.mutant else ""
+            sys.stdout.write(f"{failure}{mutant}\n")
+            return 1
+    sys.stdout.write(f"{summary}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
