@@ -91,7 +91,7 @@ class Flock(Contestant):
 
         def once() -> None:
             file = os.open(path, flags, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)
             os.close(file)
 
         return once

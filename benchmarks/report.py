@@ -198,7 +198,7 @@ def _imports(results: dict[str, Any]) -> str:
         [f"`import {row['name']}`", f"{row['ms']:.1f}", ", ".join(row["foreign"]) or "none"]
         for row in results["rows"]
     ]
-    return _table(("", "ms beyond an empty interpreter", "third-party modules"), rows)
+    return _table(("", "ms of computing beyond an empty interpreter", "third-party modules"), rows)
 
 
 _TABLES = {
