@@ -20,6 +20,7 @@ import hashlib
 import os
 import re
 import stat
+from fcntl import flock
 
 from .._model import Grant, Holder, Traits
 from .._runtime.base import Runtime
@@ -31,7 +32,9 @@ from .base import Driver, Lost, Mutex
 RECORD_BYTES_MAX = 512
 DRAWS_MAX = 2000
 
-_RECORD = re.compile(rb"(\d{1,19}) (\d{1,12}\.\d{3}) ([^\n]*)\n")
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
+_RECORD = re.compile(rb"(\d+) (\d+) ([^\n]*)\n")
 _PLAIN = re.compile(r"[a-z0-9_-](?:[a-z0-9_.-]{0,98}[a-z0-9_-])?", re.ASCII)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HINTS = {
@@ -71,7 +74,8 @@ class FileDriver(Driver, Mutex):
         self.mutex = self
         self._inline = runtime.flavour != "asyncio"
         self._folder = os.path.join(url.path, file_name(namespace))
-        self._owner = b""
+        self.owner = b""
+        self.user = os.geteuid()
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
 
@@ -98,7 +102,7 @@ class FileDriver(Driver, Mutex):
     # -- the session is the process itself -------------------------------------------
 
     async def start(self, owner: str, lost: Lost) -> str:
-        self._owner = owner.replace("\n", " ").encode()[: RECORD_BYTES_MAX - 64]
+        self.owner = owner.replace("\n", " ").encode()[: RECORD_BYTES_MAX - 64]
         return self.runtime.unique()
 
     async def renew(self, session: str) -> None:
@@ -174,14 +178,6 @@ class FileDriver(Driver, Mutex):
         except OSError as error:
             raise _storage(error, path) from error
 
-    def record(self, token: int | None) -> bytes:
-        """What the holder writes into its file: token, time, owner."""
-        wall = self.runtime.wall()
-        # A new or damaged file begins at the clock's microseconds, so that tokens rise
-        # even if somebody deleted the file that had the last one.
-        number = int(wall * 1e6) if token is None else token
-        return b"%d %.3f %b\n" % (number, wall, self._owner)
-
 
 class _Attempt:
     """One acquire and what it locked: a file, until it is dropped or unlocked."""
@@ -197,13 +193,15 @@ class _Attempt:
 
     def lock(self) -> int | None:
         """Lock the file and draw a token; None if it is taken. Never waits."""
-        mode = (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
         while True:
             if self.file < 0:
                 self.file = self._driver.open_file(self.path)
             try:
-                fcntl.flock(self.file, mode)
-                if self._is_ours():
+                flock(self.file, _SHARED if self._shared else _EXCLUSIVE)
+                found = os.fstat(self.file)
+                if found.st_uid != self._driver.user or not stat.S_ISREG(found.st_mode):
+                    raise StorageError(self._unfit(found))
+                if found.st_nlink:
                     return self._draw_shared() if self._shared else self._draw()
             except BlockingIOError:
                 return None
@@ -211,17 +209,13 @@ class _Attempt:
                 raise _storage(error, self.path) from error
             self.drop()  # it was deleted or replaced before we had it: take the new one
 
-    def _is_ours(self) -> bool:
-        """See that the locked file may be a lock file; False if it was deleted meanwhile."""
-        found = os.fstat(self.file)
+    def _unfit(self, found: os.stat_result) -> str:
         if not stat.S_ISREG(found.st_mode):
-            raise StorageError(f"{self.path}: not a plain file, so it cannot be a lock file")
-        if found.st_uid != os.geteuid():
-            raise StorageError(
-                f"{self.path}: belongs to user {found.st_uid}, not to us (user {os.geteuid()}); "
-                "use a folder of your own"
-            )
-        return found.st_nlink > 0
+            return f"{self.path}: not a plain file, so it cannot be a lock file"
+        return (
+            f"{self.path}: belongs to user {found.st_uid}, not to us (user {self._driver.user}); "
+            "use a folder of your own"
+        )
 
     def in_place(self) -> bool:
         """Say whether the path still names the file that is locked."""
@@ -233,10 +227,13 @@ class _Attempt:
 
     def _draw(self) -> int:
         """The next token, on record in the file before anybody sees it."""
-        last = _RECORD.match(os.pread(self.file, RECORD_BYTES_MAX, 0))
-        record = self._driver.record(int(last[1]) + 1 if last else None)
-        os.pwrite(self.file, record, 0)
-        return int(record[: record.index(b" ")])
+        last, space, _ = os.pread(self.file, RECORD_BYTES_MAX, 0).partition(b" ")
+        wall = self._driver.runtime.wall()
+        # A new or damaged file begins at the clock's microseconds, so that tokens rise
+        # even if somebody deleted the file that had the last one.
+        token = int(last) + 1 if space and last.isdigit() else int(wall * 1e6)
+        os.pwrite(self.file, b"%d %d %b\n" % (token, wall, self._driver.owner), 0)
+        return token
 
     def _draw_shared(self) -> int:
         # Readers draw at the same time, so another lock puts them in order. Whoever has
@@ -245,7 +242,7 @@ class _Attempt:
         try:
             for _ in range(DRAWS_MAX):
                 try:
-                    fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    flock(guard, _EXCLUSIVE)
                     return self._draw()
                 except BlockingIOError:
                     os.sched_yield()
@@ -255,7 +252,7 @@ class _Attempt:
 
     def unlock(self) -> None:
         """Unlock the file, then close it: that is what wakes those who watch it."""
-        fcntl.flock(self.file, fcntl.LOCK_UN)
+        flock(self.file, fcntl.LOCK_UN)
         self.drop()
 
     def drop(self) -> None:
