@@ -88,6 +88,8 @@ class Gates:
         ticket.waited = True
         signal = ticket.signal = self._runtime.signal()
         with self._lock:
+            if self._closed:
+                raise ClosedError("the coordinator is closed")
             if name not in self._gates:
                 self._gates[name] = ticket
                 ticket.admitted = True

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote
 from .errors import InvalidURL
 
 _SECRET_OPTIONS = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
+_ESCAPES = "in a user name or password, '/', '@', ':' and '?' are written %2F %40 %3A %3F"
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", re.ASCII)
 
 
@@ -65,11 +66,13 @@ class Url:
                 "a backend URL begins with a scheme and '://', such as 'redis://localhost:6379'"
             )
         scheme = match[1].lower()
-        if any(ord(char) < 32 or ord(char) == 127 for char in text):
-            raise InvalidURL(f"{scheme}: the URL has a control character in it")
+        _check_characters(scheme, text)
         rest, _, query = text[match.end() :].partition("?")
         authority, slash, path = rest.partition("/")
         username = password = None
+        if authority and "@" in path and "@" not in authority:
+            # Most likely a password with an unescaped '/', which must not pass for a path.
+            raise InvalidURL(f"{scheme}: in a path, '@' is written %40; {_ESCAPES}")
         if "@" in authority:
             userinfo, _, authority = authority.rpartition("@")
             user, colon, secret = userinfo.partition(":")
@@ -87,7 +90,9 @@ class Url:
                 raise InvalidURL(f"{scheme}: option {key!r} is given twice")
             options[key] = value
         hosts = tuple(_host(scheme, part) for part in authority.split(",") if part)
-        return cls(scheme, hosts, unquote(slash + path), options, username, password)
+        path = unquote(slash + path)
+        _check_characters(scheme, "".join([path, *(host.name for host in hosts)]))
+        return cls(scheme, hosts, path, options, username, password)
 
     def check_options(self, known: Collection[str]) -> None:
         """Refuse an option that is not among the known ones, and name those."""
@@ -138,6 +143,15 @@ class Url:
         return f"<Url {self}>"
 
 
+def _check_characters(scheme: str, text: str) -> None:
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise InvalidURL(f"{scheme}: the URL has a control character in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidURL(f"{scheme}: the URL has a character that UTF-8 cannot encode") from None
+
+
 def _host(scheme: str, text: str) -> Host:
     if text.startswith("["):
         name, bracket, tail = text[1:].partition("]")
@@ -150,8 +164,5 @@ def _host(scheme: str, text: str) -> Host:
         return Host(unquote(name))
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         # The text is not quoted: a password with an unescaped '/' or '@' ends up here.
-        raise InvalidURL(
-            f"{scheme}: a port is a number from 1 to 65535 "
-            "(and in a user name or password, '/', '@', ':' and '?' are written %2F %40 %3A %3F)"
-        )
+        raise InvalidURL(f"{scheme}: a port is a number from 1 to 65535; {_ESCAPES}")
     return Host(unquote(name), int(port))

@@ -7,6 +7,8 @@ derives from it too. No message ever contains a password.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AcquireTimeout",
     "AuthenticationFailed",
@@ -78,6 +80,10 @@ class LeaseLost(TenureError):
         super().__init__(message)
         self.lease = lease
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The lease stays behind: it means nothing in another process.
+        return LeaseLost, self.args, {**self.__dict__, "lease": None}
 
 
 class BackendError(TenureError):
