@@ -277,7 +277,6 @@ class PostgresqlAsyncio(AsyncContestant):
 
 # -- etcd --------------------------------------------------------------------
 
-LEASE = 0x7E57
 _TXN, _DELETE = "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/DeleteRange"
 
 
@@ -286,7 +285,7 @@ class EtcdTxn(Contestant):
 
     def cycle(self, name: str) -> Callable[[], object]:
         channel = load("grpc").insecure_channel(f"{self.host}:{self.port}")
-        lease = LEASE + os.getpid()
+        lease = _lease_id()
         channel.unary_unary("/etcdserverpb.Lease/LeaseGrant")(_grant(lease))
         txn, delete = channel.unary_unary(_TXN), channel.unary_unary(_DELETE)
         take, give = _put_if_absent(name.encode(), lease), _message((1, name.encode()))
@@ -303,7 +302,7 @@ class EtcdLock(Contestant):
 
     def lock(self, name: str) -> Lock:
         channel = load("grpc").insecure_channel(f"{self.host}:{self.port}")
-        lease = LEASE + os.getpid()
+        lease = _lease_id()
         channel.unary_unary("/etcdserverpb.Lease/LeaseGrant")(_grant(lease))
         take = channel.unary_unary("/v3lockpb.Lock/Lock")
         give = channel.unary_unary("/v3lockpb.Lock/Unlock")
@@ -322,7 +321,7 @@ class EtcdAsyncio(AsyncContestant):
 
     async def start(self) -> None:
         self.channel = load("grpc.aio").insecure_channel(f"{self.host}:{self.port}")
-        self.lease = LEASE + os.getpid()
+        self.lease = _lease_id()
         await self.channel.unary_unary("/etcdserverpb.Lease/LeaseGrant")(_grant(self.lease))
 
     def task_cycle(self, name: str) -> Callable[[], Awaitable[object]]:
@@ -337,6 +336,10 @@ class EtcdAsyncio(AsyncContestant):
 
     async def stop(self) -> None:
         await self.channel.close()
+
+
+def _lease_id() -> int:
+    return int.from_bytes(os.urandom(7), "big") or 1
 
 
 def _grant(lease: int) -> bytes:
