@@ -15,8 +15,9 @@ from tenure.testing import simulator
 from tenure.testing._sim_drivers import SimDocumentDriver
 from tenure.testing._sim_judge import Judge
 from tenure.testing._sim_net import Network, Weather
+from tenure.testing._sim_runtime import boot
 from tenure.testing._sim_stores import DocumentStore
-from tenure.testing._sim_world import Node, World
+from tenure.testing._sim_world import World
 from tenure.testing.mutants import MUTANTS, mutated
 
 SECONDS = float(os.environ.get("TENURE_SIM_SECONDS", "40"))
@@ -85,7 +86,7 @@ def test_a_burial_that_a_renewal_overtook_fails() -> None:
     network = Network(world, Weather())
     store = OvertakenStore(world, network, judge)
     holder, waiter = (
-        SimDocumentDriver(Node(world, name, 0.0, 1.0), network, store, 10.0)
+        SimDocumentDriver(boot(world, name, 0.0, 1.0), network, store, 10.0)
         for name in ("holder", "waiter")
     )
     rolls = []
