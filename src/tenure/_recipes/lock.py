@@ -184,6 +184,11 @@ class LockRecipe(Generic[L]):
             elif sure and not wait and roll.mine is None:
                 id = ""  # nothing was written: there is nothing to withdraw
             return lease
+        except Unavailable:
+            # The backend does not answer: the caller need not wait for that twice.
+            session.owe(life, self.name, id)
+            id = ""
+            raise
         finally:
             if lease is None and id:
                 await session.runtime.finish(self._withdraw(life, id, sure))
