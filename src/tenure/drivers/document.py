@@ -176,15 +176,10 @@ class DocumentDriver(Driver):
         The change returns the new document, or None to leave it. The document that is
         returned was current at some moment of this call.
         """
-        now = self.runtime.now
-        began = now()
         for attempt in range(SAVES_MAX):
             if attempt:
-                # Wait the longer the slower the backend is: a save that takes long is the
-                # more likely to come after somebody else's.
-                pause = self.runtime.random() * (0.001 + now() - began) * min(attempt, 5)
-                await self.runtime.sleep(now() + min(pause, self.patience / 4))
-                began = now()
+                pause = self.runtime.random() * 0.001 * min(attempt, 50)
+                await self.runtime.sleep(self.runtime.now() + pause)
             stored, version = await self.load("roster", roster)
             document: Document = stored or {"token": 0, "claims": []}
             claims = document["claims"]
