@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import os
 import select
 import sys
@@ -26,14 +27,18 @@ def _inotify(path: str) -> int:
     """An inotify descriptor that watches the path, or -1."""
     if not sys.platform.startswith("linux"):
         return -1
-    libc = ctypes.CDLL(None, use_errno=True)
-    file: int = libc.inotify_init1(_FLAGS)
+    file: int = _libc().inotify_init1(_FLAGS)
     if file < 0:
         return -1  # the user's limit of instances is reached
-    if libc.inotify_add_watch(file, os.fsencode(path), _CLOSE | _GONE) < 0:
+    if _libc().inotify_add_watch(file, os.fsencode(path), _CLOSE | _GONE) < 0:
         os.close(file)
         return -1
     return file
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _drain(file: int) -> None:
