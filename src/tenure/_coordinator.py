@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import tempfile
 import weakref
 from collections.abc import Callable
 
@@ -92,6 +91,8 @@ def default_url() -> str:
     if os.path.isdir(runtime_dir) and os.access(runtime_dir, os.W_OK | os.X_OK):
         folder = os.path.join(runtime_dir, "tenure")
     else:
+        import tempfile  # pulls in shutil and the compression modules
+
         folder = os.path.join(tempfile.gettempdir(), f"tenure-{os.getuid()}")
     try:
         os.mkdir(folder, mode=0o700)

@@ -1,12 +1,11 @@
 """The data that drivers and recipes exchange: immutable, and free of behaviour.
 
-Named tuples rather than frozen dataclasses: one is built on every acquire, and a
-frozen dataclass costs four times as much to build.
+Named tuples rather than frozen dataclasses: one is built on every acquire, where a
+frozen dataclass costs four times as much, and importing dataclasses costs milliseconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 
@@ -73,8 +72,7 @@ class Holder(NamedTuple):
 Scope = Literal["threads", "processes", "hosts"]
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """What a driver says of itself. The conformance kit proves or refutes each line.
 
     scope: the farthest apart that two clients may be and still exclude each other.

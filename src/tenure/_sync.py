@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -159,6 +158,8 @@ class Lock:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call runs while holding the lock."""
+        import inspect  # dear to import, and decorating is rare
+
         if inspect.iscoroutinefunction(function):
             raise InvalidArgument(
                 f"{function.__qualname__} is a coroutine function: use a lock of tenure.aio"

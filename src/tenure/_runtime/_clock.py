@@ -15,6 +15,14 @@ else:
 
 wall = time.time
 
+
+def random() -> float:
+    """A number in [0, 1), for jitter."""
+    import random  # pulls in hashlib and more; not needed before somebody connects
+
+    return random.random()
+
+
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

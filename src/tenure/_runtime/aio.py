@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -118,7 +117,7 @@ class AsyncioRuntime:
     flavour: Flavour = "asyncio"
     now = staticmethod(_clock.now)
     wall = staticmethod(_clock.wall)
-    random = staticmethod(random.random)
+    random = staticmethod(_clock.random)
     unique = staticmethod(_clock.unique)
 
     def __init__(self) -> None:

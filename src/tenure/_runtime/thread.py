@@ -11,7 +11,6 @@ import heapq
 import itertools
 import logging
 import os
-import random
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -121,7 +120,7 @@ class ThreadRuntime:
     flavour: Flavour = "thread"
     now = staticmethod(_clock.now)
     wall = staticmethod(_clock.wall)
-    random = staticmethod(random.random)
+    random = staticmethod(_clock.random)
     unique = staticmethod(_clock.unique)
     caller = staticmethod(threading.get_ident)
 

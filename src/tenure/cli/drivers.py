@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from .._model import Traits
@@ -87,7 +86,7 @@ def _examine(entries: list[registry.Entry]) -> dict[str, Any]:
         "extra": entry.extra,
         "state": state,
         "reason": reason,
-        "traits": None if traits is None else asdict(traits),
+        "traits": None if traits is None else traits._asdict(),
     }
 
 
