@@ -114,8 +114,7 @@ class Network:
         if lost:
             world.push(limit, node, waiter.fire, UNKNOWN)
         else:
-            arrival = max(world.time + self._delay(), node.stalled_until)
-            arrival += held
+            arrival = max(world.time + self._delay(), world.time + held, node.stalled_until)
             self.flying += 1
             world.push(arrival, None, self._arrive, flight)
             if arrival >= limit:
