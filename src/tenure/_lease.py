@@ -83,7 +83,7 @@ class BaseLease:
         self._reason: str | None = None
         self._ended = False
         self._releasing = False
-        self._callbacks: list[Callable[[Any], object]] | None = None
+        self._callbacks: list[Callable[[Any], object]] = []
         self._lost_signal: Signal | None = None
         self.name = name
         self.token = token
@@ -139,15 +139,9 @@ class BaseLease:
         It runs on a thread of Tenure's (asyncio: usually the loop's), so it must be
         short and must not block.
         """
-        if self.state is State.LOST:
-            self._call(call)
-            return
-        if self._callbacks is None:
-            self._callbacks = []
         self._callbacks.append(call)
-        if self._reason is not None and call in self._callbacks:
-            self._callbacks.remove(call)  # lost in between, and the others were called
-            self._call(call)
+        if self.state is State.LOST:
+            self._call_back()
 
     def __repr__(self) -> str:
         left = self.deadline - self._session.runtime.now()
@@ -172,9 +166,7 @@ class BaseLease:
         self._session.gates.leave(self._ticket)
         if self._lost_signal is not None:
             self._lost_signal.set()
-        callbacks, self._callbacks = self._callbacks or [], None
-        for call in callbacks:
-            self._call(call)
+        self._call_back()
         self._emit("lost", reason)
 
     def doubt(self, reason: str) -> None:
@@ -229,6 +221,8 @@ class BaseLease:
             self._forget()
             raise
         self._forget()
+        if self._reason is not None:
+            raise self._loss()  # lost before the backend had confirmed
 
     def _forget(self) -> None:
         if self._ended:
@@ -257,11 +251,17 @@ class BaseLease:
             self._lost_signal.set()
         return self._lost_signal
 
-    def _call(self, call: Callable[[Any], object]) -> None:
-        try:
-            call(self)
-        except Exception:
-            logger.exception("tenure: the on_lost callback of %r failed", self.name)
+    def _call_back(self) -> None:
+        # Two threads may be here at a time: each callback is taken, and called, by one.
+        while self._callbacks:
+            try:
+                call = self._callbacks.pop(0)
+            except IndexError:
+                return
+            try:
+                call(self)
+            except Exception:
+                logger.exception("tenure: the on_lost callback of %r failed", self.name)
 
     def _emit(self, kind: Any, reason: str) -> None:
         session = self._session

@@ -92,6 +92,7 @@ class Session:
         self._keeper: Job | None = None
         self._cleaner: Job | None = None
         self._cleaning = False
+        self._left = runtime.signal()
         self._closing = runtime.signal()
         self._debts: list[tuple[Life, str, str, float]] = []
         self._closed: TenureError | None = None
@@ -200,13 +201,15 @@ class Session:
         with self._lock:
             life.waiters.add(signal)
             over = life.reason is not None
-        if over:
+        if over or self._closed is not None:
             signal.set()
 
     def not_waiting(self, life: Life, signal: Signal) -> None:
-        """The signal is no longer of interest."""
+        """The signal is no longer of interest, and the waiter has left the queue."""
         with self._lock:
             life.waiters.discard(signal)
+        if self._closed is not None:
+            self._left.set()
 
     async def retry(
         self, life: Life, call: Callable[[], Awaitable[T]], until: float | None, budget: float
@@ -298,8 +301,9 @@ class Session:
             while (self._over or self._debts) and self._closed is None:
                 while self._over:
                     # Free what the backend may still keep for a life that we gave up.
-                    end = self.driver.end(self._over.pop().id)
-                    await self._quietly(end, "ending a lost session")
+                    over = self._over.pop()
+                    if over.id:  # without one, the backend never began it
+                        await self._quietly(self.driver.end(over.id), "ending a lost session")
                 await self._pay()
                 if self._debts:
                     pause = self.ttl / 6 * (0.5 + self.runtime.random())
@@ -346,10 +350,12 @@ class Session:
         for job in (self._keeper, self._cleaner):
             if job is not None and not await job.join(until):
                 job.cancel()
-        life = self._life
+        async with self._starting:  # a session that is being started is ended, too
+            life = self._life
         if life is not None:
             if life.reason is None:
                 until = self.runtime.now() + self.driver.patience
+                await self._turn_away(life, until)
                 for lease in list(life.leases):
                     if self.runtime.now() < until:
                         await lease.release_at_close()
@@ -357,6 +363,15 @@ class Session:
             await self._quietly(self.driver.end(life.id), "ending the session")
             self._over.clear()
         await self._quietly(self.driver.close(), "closing the driver")
+
+    async def _turn_away(self, life: Life, until: float) -> None:
+        """Let those who wait at the backend leave its queue while the session lives."""
+        with self._lock:
+            waiters = list(life.waiters)
+        for waiter in waiters:
+            waiter.set()
+        while life.waiters and await self._left.wait(until):
+            self._left.clear()
 
     def abandon(self) -> None:
         """In a forked child: hold nothing, and touch nothing of the parent's.

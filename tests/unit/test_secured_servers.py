@@ -58,7 +58,7 @@ class Secured(Backend):
     def url(self) -> str:
         return self._url
 
-    def footprint(self) -> int:
+    def footprint(self, namespace: str) -> int:
         raise NotImplementedError
 
 

@@ -109,10 +109,13 @@ class LockRecipe(Generic[L]):
                     if life is not None:
                         session.lose(life, str(error))
                     lives += 1
+                    unreachable_since = None  # it was there to begin the session
                     if not wait and lives > 1:
                         raise Unavailable(f"the session was lost again: {error}") from error
                     if until is not None and now() >= until:
                         break
+                    if lives > 1:
+                        await session.runtime.sleep(now() + session.ttl / 30)
                 except Unavailable:
                     if not wait:
                         raise
@@ -161,6 +164,7 @@ class LockRecipe(Generic[L]):
         driver = session.driver
         id = life.next_id()
         lease: L | None = None
+        waiter: _Waiter | None = None
         sure = False  # whether every request that could enter the claim was answered
         try:
             try:
@@ -177,7 +181,8 @@ class LockRecipe(Generic[L]):
             mine = _verdicts.granted(roll, 1)
             if mine is None and wait:
                 ticket.waited = True
-                mine = await _Wait(session, life, self.name, id).granted(roll, until)
+                waiter = _Waiter(session, life, self.name, id)
+                mine = await waiter.granted(roll, until)
             if mine is not None:
                 lease = self._lease_type(session, life, ticket, self.name, mine.token, id, None)
                 lease.unsure = not sure
@@ -192,6 +197,8 @@ class LockRecipe(Generic[L]):
         finally:
             if lease is None and id:
                 await session.runtime.finish(self._withdraw(life, id, sure))
+            if waiter is not None:
+                waiter.leave()
 
     async def _withdraw(self, life: Life, id: str, sure: bool) -> None:
         session = self._session
@@ -207,7 +214,7 @@ class LockRecipe(Generic[L]):
             session.owe(life, self.name, id)
 
 
-class _Wait:
+class _Waiter:
     """A claim that stands in the queue until it is granted, or the time or the life ends."""
 
     __slots__ = ("_id", "_interest", "_life", "_name", "_session", "_wake")
@@ -219,36 +226,38 @@ class _Wait:
         self._id = id
         self._wake = session.runtime.signal()
         self._interest: Interest | None = None
+        session.waiting(life, self._wake)
+
+    def leave(self) -> None:
+        """Nothing of it is left at the backend, or the session has been told so."""
+        self._session.not_waiting(self._life, self._wake)
+        if self._interest is not None:
+            self._session.driver.unlisten(self._interest)
 
     async def granted(self, roll: Roll, until: float | None) -> Claim | None:
         """Wait for the head of the queue; None if the time came first."""
         session, life = self._session, self._life
         driver, runtime = session.driver, session.runtime
         poll, ttl = driver.traits.poll, session.ttl
-        session.waiting(life, self._wake)
-        try:
-            while True:
-                if life.reason is not None:
-                    raise SessionLost(life.reason)
-                if roll.mine is None:
-                    raise _ClaimVanished
-                mine = _verdicts.granted(roll, 1)
-                if mine is not None:
-                    return mine
-                if not await self._listening(roll.before):
-                    now = runtime.now()
-                    if until is not None and now >= until:
-                        return None
-                    nap = _verdicts.patience(roll.rank, poll, ttl) * (0.75 + runtime.random() / 2)
-                    await self._wake.wait(now + nap if until is None else min(now + nap, until))
-                    self._wake.clear()
-                roll = await session.retry(
-                    life, lambda: driver.read(life.id, self._name, self._id), None, ttl
-                )
-        finally:
-            session.not_waiting(life, self._wake)
-            if self._interest is not None:
-                driver.unlisten(self._interest)
+        while True:
+            session.check_open()
+            if life.reason is not None:
+                raise SessionLost(life.reason)
+            if roll.mine is None:
+                raise _ClaimVanished
+            mine = _verdicts.granted(roll, 1)
+            if mine is not None:
+                return mine
+            if not await self._listening(roll.before):
+                now = runtime.now()
+                if until is not None and now >= until:
+                    return None
+                nap = _verdicts.patience(roll.rank, poll, ttl) * (0.75 + runtime.random() / 2)
+                await self._wake.wait(now + nap if until is None else min(now + nap, until))
+                self._wake.clear()
+            roll = await session.retry(
+                life, lambda: driver.read(life.id, self._name, self._id), until, ttl
+            )
 
     async def _listening(self, before: str | None) -> bool:
         """Watch the claim before ours; say whether that is new, so that one must look again."""

@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("tenure")
 
+LOOK_SECONDS = 1.0
+"""How late a timer may be after the machine was suspended."""
+
 
 class AsyncioSignal:
     """`runtime.base.Signal` for tasks of one loop; `set` may come from any thread."""
@@ -57,7 +60,6 @@ class AsyncioSignal:
             if self._flag:
                 return True
             if until is not None:
-                # Bounded, because the loop's clock does not count the time of a suspend.
                 timer = self._loop.call_later(max(0.0, until - _clock.now()), _end, waiter)
             await waiter
             return self._flag
@@ -85,6 +87,32 @@ class AsyncioMutex(AbstractAsyncContextManager[None]):
         trace: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+
+class AsyncioTimer:
+    """A due call. The loop's clock does not count a suspend, so it looks every second."""
+
+    __slots__ = ("_call", "_handle", "_loop", "_when")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, when: float, call: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._when = when
+        self._call = call
+        self._handle = loop.call_later(self._wait(), self._look)
+
+    def _wait(self) -> float:
+        return max(0.0, min(self._when - _clock.now(), LOOK_SECONDS))
+
+    def _look(self) -> None:
+        if _clock.now() >= self._when:
+            self._call()
+        else:
+            self._handle = self._loop.call_later(self._wait(), self._look)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 class AsyncioJob:
@@ -140,8 +168,8 @@ class AsyncioRuntime:
     async def sleep(self, until: float) -> None:
         await asyncio.sleep(until - _clock.now())
 
-    def call_at(self, when: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_later(max(0.0, when - _clock.now()), call)
+    def call_at(self, when: float, call: Callable[[], None]) -> AsyncioTimer:
+        return AsyncioTimer(self._loop, when, call)
 
     def spawn(self, main: Callable[[], Coroutine[Any, Any, None]], name: str) -> AsyncioJob:
         return AsyncioJob(main, name)

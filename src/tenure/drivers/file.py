@@ -76,6 +76,7 @@ class FileDriver(Driver, Mutex):
         self._folder = os.path.join(url.path, file_name(namespace))
         self.owner = b""
         self.user = os.geteuid()
+        self._sessions: set[str] = set()
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
 
@@ -103,7 +104,9 @@ class FileDriver(Driver, Mutex):
 
     async def start(self, owner: str, lost: Lost) -> str:
         self.owner = owner.replace("\n", " ").encode()[: RECORD_BYTES_MAX - 64]
-        return self.runtime.unique()
+        session = self.runtime.unique()
+        self._sessions.add(session)
+        return session
 
     async def renew(self, session: str) -> None:
         for held in list(self._held.values()):
@@ -111,6 +114,7 @@ class FileDriver(Driver, Mutex):
                 raise SessionLost(f"the lock file {held.path} was deleted or replaced")
 
     async def end(self, session: str) -> None:
+        self._sessions.discard(session)
         for id, held in list(self._held.items()):
             if held.session == session and self._held.pop(id, None) is not None:
                 held.drop()
@@ -146,6 +150,8 @@ class FileDriver(Driver, Mutex):
             while True:
                 # Once more when the watch stands, so that no release falls in between.
                 token = attempt.lock() if self._inline else await self._elsewhere(attempt)
+                if attempt.session not in self._sessions:
+                    raise SessionLost("the session was ended while it waited")
                 left = until - runtime.now()
                 if token is not None or left <= 0:
                     return token

@@ -31,12 +31,16 @@ class _Store:
 _stores: dict[str, _Store] = {}
 
 
-def stored_claims(name: str) -> int:
-    """How many claims the store of a name holds, for tests that look for leftovers."""
+def stored_claims(name: str, namespace: str) -> int:
+    """How many claims a namespace of a store holds, for tests that look for leftovers."""
     store = _stores.get(name)
     if store is None:
         return 0
-    return sum(len(document.get("claims", ())) for document, _ in store.documents.values())
+    return sum(
+        len(document.get("claims", ()))
+        for key, (document, _) in store.documents.items()
+        if key[0] == namespace
+    )
 
 
 class MemoryDriver(DocumentDriver):

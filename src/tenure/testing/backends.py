@@ -7,6 +7,7 @@ server, and hands the class to `tenure.testing.kit.conformance`.
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -42,10 +43,11 @@ class Backend(ABC):
         """The URL to connect with."""
 
     @abstractmethod
-    def footprint(self) -> int:
-        """How many things the backend keeps now (keys, locks, leases), in any unit.
+    def footprint(self, namespace: str) -> int:
+        """How many claims or locks the backend keeps now, of one namespace if it can tell.
 
-        The kit compares two counts to find what an acquire left behind.
+        The kit compares two counts to find what an acquire left behind. The namespaces
+        that it asks for have plain names of letters, digits and hyphens.
         """
 
     @classmethod
@@ -70,10 +72,10 @@ class MemoryBackend(Backend):
     def url(self) -> str:
         return "memory://kit"
 
-    def footprint(self) -> int:
+    def footprint(self, namespace: str) -> int:
         from ..drivers.memory import stored_claims
 
-        return stored_claims("kit")
+        return stored_claims("kit", namespace)
 
 
 class FileBackend(Backend):
@@ -93,9 +95,12 @@ class FileBackend(Backend):
     def url(self) -> str:
         return f"file://{self._folder}"
 
-    def footprint(self) -> int:
+    def footprint(self, namespace: str) -> int:
+        with os.scandir(os.path.join(self._folder, namespace)) as files:
+            inodes = {str(file.inode()) for file in files}
         with open("/proc/locks", encoding="ascii") as table:
-            return sum("FLOCK" in line for line in table)
+            locks = [line.split() for line in table if "FLOCK" in line]
+        return sum(word.rpartition(":")[2] in inodes for words in locks for word in words)
 
 
 class ServerBackend(Backend):
@@ -129,8 +134,8 @@ class RedisBackend(ServerBackend):
     def make_server(self) -> RedisServer:
         return RedisServer()
 
-    def footprint(self) -> int:
-        keys = self.server.command("KEYS", "*")
+    def footprint(self, namespace: str) -> int:
+        keys = self.server.command("KEYS", f"tenure:{{{namespace}}}:*")
         claims: list[int] = [
             self.server.command("ZCARD", key.decode()) for key in keys if b":r:" in key
         ]
@@ -147,7 +152,7 @@ class PostgresqlBackend(ServerBackend):
     def make_server(self) -> PostgresServer:
         return PostgresServer()
 
-    def footprint(self) -> int:
+    def footprint(self, namespace: str) -> int:
         import psycopg
 
         query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
@@ -167,9 +172,10 @@ class EtcdBackend(ServerBackend):
     def make_server(self) -> EtcdServer:
         return EtcdServer()
 
-    def footprint(self) -> int:
+    def footprint(self, namespace: str) -> int:
         encode = self.server.encode
-        body = {"key": encode("/tenure/"), "range_end": encode("/tenure0"), "keys_only": True}
+        start = f"/tenure/{namespace}/"
+        body = {"key": encode(start), "range_end": encode(start[:-1] + "0"), "keys_only": True}
         found = self.server.call("kv/range", body).get("kvs", [])
         keys = [base64.b64decode(each["key"]) for each in found]
         return len([key for key in keys if b"//" not in key])  # a session's own key is no claim

@@ -205,8 +205,8 @@ class Env:
     async def footprint(self) -> int:
         """What the backend keeps now, in the backend's unit; the loop is not held up."""
         if self.flavour == "asyncio":
-            return await asyncio.to_thread(self.backend.footprint)
-        return self.backend.footprint()
+            return await asyncio.to_thread(self.backend.footprint, self.namespace)
+        return self.backend.footprint(self.namespace)
 
     async def until_footprint(self, good: Callable[[int], bool], seconds: float, what: str) -> None:
         """Wait until the backend keeps a number of things that is good."""

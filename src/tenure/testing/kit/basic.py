@@ -425,6 +425,30 @@ async def closing_releases_and_ends(env: Env) -> None:
         pass
 
 
+@case(6, 12)
+async def closing_turns_away_who_waits_at_the_backend(env: Env) -> None:
+    """An acquire that waits for another client ends soon when its own coordinator is closed."""
+    a, b = await env.connect(), await env.connect()
+    name = env.name()
+    lease = await env(b.lock(name).acquire())
+    before = await env.footprint()
+
+    async def wait() -> str:
+        try:
+            await env(a.lock(name).acquire())
+        except tenure.ClosedError:
+            return "turned away"
+        return "granted"
+
+    waiter = env.spawn(wait)
+    await env.pause(0.2)
+    await env(a.close())
+    assert await waiter.result(2 + env.ttl) == "turned away"
+    await env.until_footprint(lambda count: count == before, 5, "the queue to be as it was")
+    lease.check()
+    await env(lease.release())
+
+
 @case(needs=(PROCESSES,))
 async def a_lease_tells_what_it_is(env: Env) -> None:
     """The repr of lease, lock and coordinator tells what is held, by whom, and no secret."""
