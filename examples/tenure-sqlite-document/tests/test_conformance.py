@@ -29,10 +29,12 @@ class SqliteDocumentBackend(Backend):
         return f"sqlite-document://{self._folder}/locks.db"
 
     def footprint(self, namespace: str) -> int:
-        """How many claims the file holds."""  # of every namespace: other cases have ended
-        query = "SELECT body FROM documents WHERE kind = 'roster'"
+        """How many claims the file holds for a namespace."""
+        query = "SELECT body FROM documents WHERE (namespace, kind) = (?, 'roster')"
         with closing(sqlite3.connect(f"{self._folder}/locks.db")) as database:
-            return sum(len(json.loads(body)["claims"]) for (body,) in database.execute(query))
+            return sum(
+                len(json.loads(body)["claims"]) for (body,) in database.execute(query, (namespace,))
+            )
 
 
 TestConformance = conformance(SqliteDocumentBackend)
