@@ -48,6 +48,7 @@ _HINTS = {
     errno.ENFILE: "the system has too many open files",
     errno.ENOLCK: "the file system has no working locks (NFS?); use a local folder",
     errno.EISDIR: "it is a directory; a lock file must be a plain file",
+    errno.EEXIST: "it is a file; the URL names a folder",
     errno.ENOTDIR: "a part of the path is not a directory",
 }
 
@@ -225,11 +226,18 @@ class _Attempt:
 
     def in_place(self) -> bool:
         """Say whether the path still names the file that is locked."""
+        file = self.file
         try:
             there = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(self.file))
+            same = file < 0 or os.path.samestat(there, os.fstat(file))
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        except OSError as error:
+            if self.file >= 0:
+                raise _storage(error, self.path) from error
+            same = True
+        # Released meanwhile on another thread: then the descriptor may be another file's.
+        return same or self.file < 0
 
     def _draw(self) -> int:
         """The next token, on record in the file before anybody sees it."""
@@ -237,7 +245,7 @@ class _Attempt:
         wall = self._driver.runtime.wall()
         # A new or damaged file begins at the clock's microseconds, so that tokens rise
         # even if somebody deleted the file that had the last one.
-        token = int(last) + 1 if space and last.isdigit() else int(wall * 1e6)
+        token = int(last) + 1 if space and last.isdigit() and len(last) < 20 else int(wall * 1e6)
         os.pwrite(self.file, b"%d %d %b\n" % (token, wall, self._driver.owner), 0)
         return token
 
