@@ -195,10 +195,12 @@ class LockRecipe(Generic[L]):
             id = ""
             raise
         finally:
-            if lease is None and id:
-                await session.runtime.finish(self._withdraw(life, id, sure))
-            if waiter is not None:
-                waiter.leave()
+            try:
+                if lease is None and id:
+                    await session.runtime.finish(self._withdraw(life, id, sure))
+            finally:
+                if waiter is not None:
+                    waiter.leave()
 
     async def _withdraw(self, life: Life, id: str, sure: bool) -> None:
         session = self._session

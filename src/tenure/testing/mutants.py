@@ -27,7 +27,7 @@ class Edit(NamedTuple):
 _SESSION = "tenure._session:Session."
 _LEASE = "tenure._lease:BaseLease."
 _LOCK = "tenure._recipes.lock:LockRecipe."
-_WAIT = "tenure._recipes.lock:_Wait."
+_WAIT = "tenure._recipes.lock:_Waiter."
 _GATES = "tenure._gate:Gates."
 _DOCUMENT = "tenure.drivers.document:DocumentDriver."
 _STORE = "tenure.testing._sim_stores:RosterStore."
