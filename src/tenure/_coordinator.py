@@ -80,9 +80,13 @@ def checked_timeout(timeout: float | None) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise InvalidArgument(f"a timeout is a number of seconds or None, not {timeout!r}")
-    if math.isnan(timeout) or timeout < 0:
+    if timeout != timeout or timeout < 0:
         raise InvalidArgument(f"a timeout is zero or more seconds, or None, not {timeout!r}")
-    return None if timeout == math.inf else float(timeout)
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        return None  # an integer beyond every float
+    return None if seconds == math.inf else seconds
 
 
 def default_url() -> str:

@@ -164,6 +164,11 @@ class Lock:
             raise InvalidArgument(
                 f"{function.__qualname__} is a coroutine function: use a lock of tenure.aio"
             )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{function.__qualname__} is a generator function: it would run after the release;"
+                " use `with` inside of it"
+            )
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
