@@ -83,10 +83,7 @@ SERVERS: dict[str, Callable[[], Server | SentinelCluster]] = {
     "postgresql-tls": lambda: PostgresServer(tls=True, user="o'app", password=PASSWORD),
     "postgresql-mutual": lambda: PostgresServer(mutual_tls=True, password=PASSWORD),
     "etcd": lambda: EtcdServer(password=PASSWORD),
-    # An etcd that knows an authority for clients wants their certificates, whatever else is set.
-    "etcd-tls": lambda: EtcdServer(
-        tls=True, user="app", password=PASSWORD, settings={"trusted-ca-file": ""}
-    ),
+    "etcd-tls": lambda: EtcdServer(tls=True, user="app", password=PASSWORD),
     "etcd-mutual": lambda: EtcdServer(mutual_tls=True, user="app", password=PASSWORD),
 }
 PLACES = [

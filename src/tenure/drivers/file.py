@@ -243,9 +243,12 @@ class _Attempt:
         """The next token, on record in the file before anybody sees it."""
         last, space, _ = os.pread(self.file, RECORD_BYTES_MAX, 0).partition(b" ")
         wall = self._driver.runtime.wall()
-        # A new or damaged file begins at the clock's microseconds, so that tokens rise
-        # even if somebody deleted the file that had the last one.
-        token = int(last) + 1 if space and last.isdigit() and len(last) < 20 else int(wall * 1e6)
+        # The clock's microseconds, so that tokens rise also if the file that had the last
+        # one was deleted, damaged, or not yet on the disk when the machine crashed; or one
+        # more than the last, so that they rise also if the clock was set back.
+        token = int(wall * 1e6)
+        if space and last.isdigit() and len(last) < 20:
+            token = max(token, int(last) + 1)
         os.pwrite(self.file, b"%d %d %b\n" % (token, wall, self._driver.owner), 0)
         return token
 

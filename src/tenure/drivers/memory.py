@@ -7,6 +7,7 @@ says, not a shortcut beside it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ class _Store:
 
 
 _stores: dict[str, _Store] = {}
+
+if hasattr(os, "register_at_fork"):
+    # A child begins with stores of its own: a thread that the fork left behind may have
+    # held the lock of one.
+    os.register_at_fork(after_in_child=_stores.clear)
 
 
 def stored_claims(name: str, namespace: str) -> int:

@@ -118,9 +118,10 @@ class EtcdServer(Server):
             settings |= {
                 "cert-file": str(self.certificates.server_cert),
                 "key-file": str(self.certificates.server_key),
-                "trusted-ca-file": str(self.ca),
-                "client-cert-auth": "true" if self.mutual_tls else "false",
             }
+            # An etcd that knows an authority for clients wants their certificates.
+            if self.mutual_tls:
+                settings |= {"trusted-ca-file": str(self.ca), "client-cert-auth": "true"}
         if "unsafe-no-fsync" in _help(program):  # since 3.5
             settings["unsafe-no-fsync"] = "true"
         return [program, *(f"--{key}={value}" for key, value in (settings | self.settings).items())]
