@@ -417,7 +417,7 @@ def test_without_inotify_a_waiter_looks_for_itself(
     """Where no file can be watched, a waiter still has the lock soon after its release."""
     from tenure.wires import changes
 
-    monkeypatch.setattr(changes, "_inotify", lambda path: -1)
+    monkeypatch.setattr(changes._Inotify, "begin", lambda self, path: None)
     with tenure.connect(url_of(folder)) as a, tenure.connect(url_of(folder)) as b:
         lease = held(a)
         granted: list[float] = []

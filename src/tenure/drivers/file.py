@@ -80,6 +80,9 @@ class FileDriver(Driver, Mutex):
         self._sessions: set[str] = set()
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
+        self._changes: list[SyncFileChanges | AsyncFileChanges] = []
+        """Those that nobody waits with."""
+        self._closed = False
 
     async def open(self) -> None:
         await self.runtime.blocking(self._make_folder)
@@ -93,13 +96,20 @@ class FileDriver(Driver, Mutex):
             raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
 
     async def close(self) -> None:
+        self._closed = True
         while self._held:
             self._held.popitem()[1].drop()
+        self._forget_changes()
+
+    def _forget_changes(self) -> None:
+        while self._changes:
+            self._changes.pop().close()
 
     def abandon(self) -> None:
         # Closing frees nothing as long as the parent has its copy; unlocking would.
         while self._held:
             os.close(self._held.popitem()[1].file)
+        self._forget_changes()
 
     # -- the session is the process itself -------------------------------------------
 
@@ -146,8 +156,12 @@ class FileDriver(Driver, Mutex):
 
     async def _waited(self, attempt: _Attempt, until: float) -> int | None:
         runtime = self.runtime
-        changes = (SyncFileChanges if self._inline else AsyncFileChanges)(attempt.path)
         try:
+            changes = self._changes.pop()
+        except IndexError:
+            changes = SyncFileChanges() if self._inline else AsyncFileChanges()
+        try:
+            changes.begin(attempt.path)
             while True:
                 # Once more when the watch stands, so that no release falls in between.
                 token = attempt.lock() if self._inline else await self._elsewhere(attempt)
@@ -159,7 +173,10 @@ class FileDriver(Driver, Mutex):
                 nap = self.traits.poll * (0.75 + runtime.random() / 2)
                 await changes.wait(min(nap, left))
         finally:
-            changes.close()
+            changes.end()
+            self._changes.append(changes)
+            if self._closed:
+                self._forget_changes()
 
     async def unseize(self, grant: Grant) -> None:
         held = self._held.pop(grant.id, None)

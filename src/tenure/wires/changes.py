@@ -23,17 +23,50 @@ _GONE = 0x04 | 0x400 | 0x800  # attributes (a link removed), deleted, moved
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def _inotify(path: str) -> int:
-    """An inotify descriptor that watches the path, or -1."""
-    if not sys.platform.startswith("linux"):
-        return -1
-    file: int = _libc().inotify_init1(_FLAGS)
-    if file < 0:
-        return -1  # the user's limit of instances is reached
-    if _libc().inotify_add_watch(file, os.fsencode(path), _CLOSE | _GONE) < 0:
-        os.close(file)
-        return -1
-    return file
+class _Inotify:
+    """One inotify instance, which watches one path at a time.
+
+    It is kept for the next wait: closing one takes the kernel milliseconds, which
+    would come right between a release and the acquire that waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.file = -1
+        self._watch = -1
+        if sys.platform.startswith("linux"):
+            self.file = _libc().inotify_init1(_FLAGS)  # -1 at the user's limit of instances
+
+    def begin(self, path: str) -> None:
+        """Watch the path, if that can be."""
+        if self.file >= 0:
+            events = _CLOSE | _GONE
+            self._watch = _libc().inotify_add_watch(self.file, os.fsencode(path), events)
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing will be told."""
+        return self._watch < 0
+
+    def drain(self) -> None:
+        """Forget what was told."""
+        try:
+            while len(os.read(self.file, 4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+
+    def end(self) -> None:
+        """Watch no longer."""
+        if self._watch >= 0:
+            _libc().inotify_rm_watch(self.file, self._watch)
+            self._watch = -1
+            self.drain()
+
+    def close(self) -> None:
+        """Give the instance back to the system."""
+        file, self.file = self.file, -1
+        if file >= 0:
+            os.close(file)
 
 
 @functools.cache
@@ -41,54 +74,57 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _drain(file: int) -> None:
-    try:
-        while len(os.read(file, 4096)) == 4096:
-            pass
-    except BlockingIOError:
-        pass
-
-
 class SyncFileChanges:
     """For threads: blocks in poll(2)."""
 
-    def __init__(self, path: str) -> None:
-        self._file = _inotify(path)
+    def __init__(self) -> None:
+        self._inotify = _Inotify()
         self._poll = select.poll()
-        if self._file >= 0:
-            self._poll.register(self._file, select.POLLIN)
+        if self._inotify.file >= 0:
+            self._poll.register(self._inotify.file, select.POLLIN)
+
+    def begin(self, path: str) -> None:
+        """Watch a file, from now on."""
+        self._inotify.begin(path)
 
     async def wait(self, seconds: float) -> None:
         """Wait for a change of the file, at most for so many seconds."""
-        if self._file < 0:
+        if self._inotify.blind:
             seconds = min(seconds, POLL_SECONDS)
         if self._poll.poll(max(0.0, seconds) * 1000):
-            _drain(self._file)
+            self._inotify.drain()
+
+    def end(self) -> None:
+        """Watch no longer; the next `begin` may name another file."""
+        self._inotify.end()
 
     def close(self) -> None:
-        """Stop watching."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        """Give back what it took from the system."""
+        self._inotify.close()
 
 
 class AsyncFileChanges:
     """For asyncio: a reader of the loop."""
 
-    def __init__(self, path: str) -> None:
-        self._file = _inotify(path)
+    def __init__(self) -> None:
+        self._inotify = _Inotify()
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        if self._file >= 0:
-            self._loop.add_reader(self._file, self._read)
+
+    def begin(self, path: str) -> None:
+        """Watch a file, from now on."""
+        self._inotify.begin(path)
+        self._changed.clear()
+        if not self._inotify.blind:
+            self._loop.add_reader(self._inotify.file, self._read)
 
     def _read(self) -> None:
-        _drain(self._file)
+        self._inotify.drain()
         self._changed.set()
 
     async def wait(self, seconds: float) -> None:
         """Wait for a change of the file, at most for so many seconds."""
-        if self._file < 0:
+        if self._inotify.blind:
             await asyncio.sleep(min(seconds, POLL_SECONDS))
             return
         try:
@@ -98,9 +134,12 @@ class AsyncFileChanges:
             return
         self._changed.clear()
 
+    def end(self) -> None:
+        """Watch no longer; the next `begin` may name another file."""
+        if not self._inotify.blind:
+            self._loop.remove_reader(self._inotify.file)
+        self._inotify.end()
+
     def close(self) -> None:
-        """Stop watching."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            self._loop.remove_reader(file)
-            os.close(file)
+        """Give back what it took from the system."""
+        self._inotify.close()
