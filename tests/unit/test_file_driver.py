@@ -436,3 +436,36 @@ def test_without_inotify_a_waiter_looks_for_itself(
         waiter.join(10)
         assert granted
         assert granted[0] - released < 1
+
+
+_TURNS = """
+import os, sys, time, tenure
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # where being awake is an advantage
+with tenure.connect(sys.argv[1]) as coordinator:
+    lock = coordinator.lock("turns")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    end, turns = time.monotonic() + 1.0, 0
+    while time.monotonic() < end:
+        lock.acquire().release()
+        turns += 1
+    print(turns)
+"""
+
+
+def test_processes_take_turns(folder: Path) -> None:
+    """Of twelve processes that release and acquire at once, none is starved by the others."""
+    command = [sys.executable, "-c", _TURNS, f"file://{folder}"]
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(12)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = [int(child.communicate(timeout=30)[0]) for child in children]
+    assert min(said) * 5 > sum(said) / len(said), said
