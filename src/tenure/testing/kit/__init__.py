@@ -23,7 +23,7 @@ from ._base import CASES, Case, Env, Flavour, case, run
 
 __all__ = ["CASES", "Case", "Env", "case", "conformance", "run"]
 
-_MODULES = (basic, faults, processes)
+_MODULES = (basic, faults, processes)  # imported for the cases that they register
 
 
 def conformance(backend_class: type[Backend]) -> type:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import tenure
@@ -205,6 +206,28 @@ async def _interrupted_asyncio(env: Env) -> None:
     await env((await env(b.lock(name).acquire(timeout=limit))).release())
 
 
+def _in_child(judge: Callable[[], str]) -> str:
+    """Fork, have the child judge, wait for its end, and return what it said."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(readable)
+        verdict = "crashed"
+        try:
+            verdict = judge()
+        except BaseException as error:
+            verdict = repr(error)  # whatever it is, the parent fails with it
+        finally:
+            os.write(writable, verdict.encode())
+            os._exit(0)
+    os.close(writable)
+    try:
+        return os.read(readable, 4096).decode()
+    finally:
+        os.close(readable)
+        os.waitpid(child, 0)
+
+
 @case(10, needs=(PROCESSES,))
 async def a_forked_child_holds_nothing(env: Env) -> None:
     """After a fork the child neither holds nor releases, and its end leaves the parent's lease
@@ -212,22 +235,7 @@ async def a_forked_child_holds_nothing(env: Env) -> None:
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(readable)
-        verdict = "crashed"
-        try:
-            verdict = _ask_as_child(a, lease, name)
-        finally:
-            os.write(writable, verdict.encode())
-            os._exit(0)
-    os.close(writable)
-    try:
-        verdict = os.read(readable, 4096).decode()
-    finally:
-        os.close(readable)
-        os.waitpid(child, 0)
+    verdict = _in_child(lambda: _ask_as_child(a, lease, name))
     assert verdict == "nothing", verdict
     lease.check()
     assert await env(b.lock(name).try_acquire()) is None, "the child freed the parent's lock"
@@ -259,27 +267,14 @@ async def a_forked_child_connects_for_itself(env: Env) -> None:
     name, other = env.name(), env.name()
     lease = await env(a.lock(name).acquire())
     options: dict[str, Any] = {"namespace": env.namespace, "ttl": env.ttl}
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(readable)
-        verdict = "crashed"
-        try:
-            with tenure.connect(env.backend.url, **options) as mine:
-                taken = mine.lock(name).try_acquire() is None
-                got = mine.lock(other).try_acquire()
-                verdict = "good" if taken and got is not None else f"{taken} {got}"
-        except BaseException as error:
-            verdict = repr(error)
-        finally:
-            os.write(writable, verdict.encode())
-            os._exit(0)
-    os.close(writable)
-    try:
-        verdict = os.read(readable, 4096).decode()
-    finally:
-        os.close(readable)
-        os.waitpid(child, 0)
+
+    def contend() -> str:
+        with tenure.connect(env.backend.url, **options) as mine:
+            taken = mine.lock(name).try_acquire() is None
+            got = mine.lock(other).try_acquire()
+            return "good" if taken and got is not None else f"{taken} {got}"
+
+    verdict = _in_child(contend)
     assert verdict == "good", verdict
     lease.check()
     await env((await env(a.lock(other).acquire(timeout=5))).release())
