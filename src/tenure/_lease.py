@@ -46,9 +46,11 @@ class BaseLease:
         "_lost_signal",
         "_reason",
         "_releasing",
+        "_roster",
         "_session",
         "_since",
         "_ticket",
+        "_width",
         "name",
         "shared",
         "token",
@@ -73,12 +75,16 @@ class BaseLease:
         token: int,
         id: str,
         grant: Grant | None,
+        roster: str,
+        width: int,
     ) -> None:
         self._session = session
         self._life = life
         self._ticket = ticket
         self._id = id
         self._grant = grant
+        self._roster = roster
+        self._width = width
         self._since = session.now() if session.watched else 0.0
         self._reason: str | None = None
         self._ended = False
@@ -197,17 +203,20 @@ class BaseLease:
             session.expire(life)
             raise self._loss()
         self._releasing = True
-        driver, id = session.driver, self._id
+        driver, roster, id, width = session.driver, self._roster, self._id, self._width
         try:
             if self._grant is not None:
                 assert driver.mutex is not None
                 await driver.mutex.unseize(self._grant)
             else:
                 try:
-                    await driver.withdraw(life.id, self.name, id)
+                    await driver.withdraw(life.id, roster, id, width)
                 except ConnectionError:
                     await session.retry(
-                        life, lambda: driver.withdraw(life.id, self.name, id), None, session.ttl / 3
+                        life,
+                        lambda: driver.withdraw(life.id, roster, id, width),
+                        None,
+                        session.ttl / 3,
                     )
         except SessionLost as error:
             session.lose(life, str(error))
@@ -217,7 +226,7 @@ class BaseLease:
         except BaseException:
             # Unknown is not success, and a cancelled release must not leave it taken.
             if self._grant is None:
-                session.owe(life, self.name, id)
+                session.owe(life, roster, id)
             self._forget()
             raise
         self._forget()
@@ -232,7 +241,7 @@ class BaseLease:
         session.drop(self._life, self)
         session.gates.leave(self._ticket)
         if self.unsure:
-            session.owe(self._life, self.name, self._id)
+            session.owe(self._life, self._roster, self._id)
         if session.watched:
             self._emit("released", "")
 

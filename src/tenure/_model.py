@@ -23,6 +23,8 @@ class Claim(NamedTuple):
     token: int
     owner: str = ""
     body: str = ""
+    shared: bool = False
+    """Whether only the claims before it that are not shared stand in its way."""
 
 
 class Roll(NamedTuple):
@@ -31,7 +33,8 @@ class Roll(NamedTuple):
     A roll may be partial. `claims` holds at least the first live claim, if there is
     any; `mine` is the claim asked about; `rank` is the number of live claims before
     it (at least: a backend may count dead ones that nobody has buried yet), and
-    `before` is the id of the claim directly before it, which is the one to watch.
+    `before` is the id of the claim directly before it, which is the one to watch. For a
+    shared claim, both leave the other shared ones out.
     """
 
     claims: tuple[Claim, ...] = ()
@@ -41,15 +44,28 @@ class Roll(NamedTuple):
 
 
 class Interest(NamedTuple):
-    """What a waiter wants to be woken for: its claim `id` in `roster` moving up.
+    """What somebody wants to be woken for.
 
-    `before` is the id of the claim that stands directly before it.
+    A waiter: its claim `id` in `roster` moving up. `before` is the id of the claim that
+    stands directly before it, and `width` the rank below which it is granted. A watcher,
+    with a `watch`: any change of the roster's public claims, those with a body, and of
+    the record of that name; then `id` is only a name for the interest, and `session`
+    may be empty.
     """
 
     session: str
     roster: str
     id: str
     before: str | None
+    width: int = 1
+    watch: bool = False
+
+
+class Record(NamedTuple):
+    """A text that stays until somebody deletes it. `version` belongs to the driver."""
+
+    text: str
+    version: Any
 
 
 class Grant(NamedTuple):
@@ -67,6 +83,19 @@ class Holder(NamedTuple):
     owner: str
     token: int | None = None
     since: float | None = None
+
+
+class Taken(NamedTuple):
+    """A native mutex that is held, for an operator to read.
+
+    `name` is None, or shortened, where the backend does not know it all; `waiters` is
+    None where it cannot count them.
+    """
+
+    name: str | None
+    holders: tuple[Holder, ...]
+    waiters: int | None = None
+    shared: bool = False
 
 
 Scope = Literal["threads", "processes", "hosts"]

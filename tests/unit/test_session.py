@@ -176,15 +176,23 @@ class ScriptedDriver(Driver):
     async def end(self, session: str) -> None:
         self._act("end", session)
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         self._act("claim", session, id)
         claim = Claim(roster, id, session, len(self.calls))
         return Roll((claim,), claim, 0, None)
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         self._act("withdraw", session, id)
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         self._act("read", session, id)
         claim = Claim(roster, id, session, len(self.calls))
         return Roll((claim,), claim, 0, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .. import _verdicts
+from .. import _names, _verdicts
 from .._gate import Ticket
 from .._lease import BaseLease
 from .._model import Claim, Event, EventKind, Holder, Interest, Roll
@@ -25,19 +25,34 @@ class _ClaimVanished(Exception):
 
 
 class LockRecipe(Generic[L]):
-    """One name, one mode. Stateless: every acquire returns a lease of its own."""
+    """One name, one mode. Stateless: every acquire returns a lease of its own.
 
-    __slots__ = ("_lease_type", "_session", "name", "shared")
+    `roster` is what the name is called at the backend, if it is no lock's name. With a
+    `width` above 1, so many hold it at a time.
+    """
 
-    def __init__(self, session: Session, name: str, shared: bool, lease_type: type[L]) -> None:
+    __slots__ = ("_lease_type", "_mutex", "_session", "name", "roster", "shared", "width")
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        shared: bool,
+        lease_type: type[L],
+        roster: str | None = None,
+        width: int = 1,
+    ) -> None:
         if shared and not session.driver.traits.shared:
             raise Unsupported(
                 f"{session.driver.url.scheme}: shared locks are not supported by this driver"
             )
         self._session = session
         self._lease_type = lease_type
+        self._mutex = session.driver.mutex if width == 1 else None
         self.name = name
+        self.roster = _names.of_lock(name) if roster is None else roster
         self.shared = shared
+        self.width = width
 
     def now(self) -> float:
         """The session's clock, in seconds."""
@@ -51,7 +66,7 @@ class LockRecipe(Generic[L]):
         """Take the lock if it is free; one round trip, and no write if it is taken."""
         session = self._session
         session.check_open()
-        ticket = session.gates.enter_now(self.name, self.shared)
+        ticket = session.gates.enter_now(self.roster, self.shared)
         if ticket is None:
             return None
         began = session.now() if session.watched else 0.0
@@ -62,9 +77,9 @@ class LockRecipe(Generic[L]):
         session = self._session
         session.check_open()
         began = session.now() if session.watched else 0.0
-        ticket = session.gates.enter_now(self.name, self.shared)
+        ticket = session.gates.enter_now(self.roster, self.shared)
         if ticket is None:
-            ticket = await session.gates.enter(self.name, self.shared, until)
+            ticket = await session.gates.enter(self.roster, self.shared, until)
             if ticket is None:
                 return None
         return await self._take(ticket, True, until, began)
@@ -73,10 +88,10 @@ class LockRecipe(Generic[L]):
         """Who holds the lock, as far as the backend tells."""
         driver = self._session.driver
         self._session.check_open()
-        if driver.mutex is not None:
-            return await driver.mutex.holder(self.name)
+        if self._mutex is not None:
+            return await self._mutex.holder(self.roster)
         life = await self._session.life()
-        roll = await driver.read(life.id, self.name, "")
+        roll = await driver.read(life.id, self.roster, "")
         return Holder(roll.claims[0].owner, roll.claims[0].token) if roll.claims else None
 
     async def _take(
@@ -93,7 +108,7 @@ class LockRecipe(Generic[L]):
             while True:
                 try:
                     life = session.alive or await session.life()
-                    mutex = session.driver.mutex
+                    mutex = self._mutex
                     if mutex is not None:
                         lease = await self._seize(mutex, life, ticket, wait, until)
                     else:
@@ -144,15 +159,17 @@ class LockRecipe(Generic[L]):
         session = self._session
         shared = self.shared
         id = life.next_id()
-        grant = await mutex.seize(life.id, self.name, id, shared=shared, until=None)
+        grant = await mutex.seize(life.id, self.roster, id, shared=shared, until=None)
         if grant is None and wait:
             ticket.waited = True
             forever = float("inf") if until is None else until
-            grant = await mutex.seize(life.id, self.name, id, shared=shared, until=forever)
+            grant = await mutex.seize(life.id, self.roster, id, shared=shared, until=forever)
         if grant is None:
             return None
         try:
-            return self._lease_type(session, life, ticket, self.name, grant.token, id, grant)
+            return self._lease_type(
+                session, life, ticket, self.name, grant.token, id, grant, self.roster, 1
+            )
         except BaseException:
             await session.runtime.finish(mutex.unseize(grant))
             raise
@@ -161,37 +178,40 @@ class LockRecipe(Generic[L]):
 
     async def _queue(self, life: Life, ticket: Ticket, wait: bool, until: float | None) -> L | None:
         session = self._session
-        driver = session.driver
+        driver, roster, shared = session.driver, self.roster, self.shared
+        width = None if wait else self.width
         id = life.next_id()
         lease: L | None = None
         waiter: _Waiter | None = None
         sure = False  # whether every request that could enter the claim was answered
         try:
             try:
-                roll = await driver.claim(life.id, self.name, id, "", None if wait else 1)
+                roll = await driver.claim(life.id, roster, id, "", width, shared)
                 sure = True
             except ConnectionError:
                 budget = session.ttl if wait else session.ttl / 3
                 roll = await session.retry(
                     life,
-                    lambda: driver.claim(life.id, self.name, id, "", None if wait else 1),
+                    lambda: driver.claim(life.id, roster, id, "", width, shared),
                     until,
                     budget,
                 )
-            mine = _verdicts.granted(roll, 1)
+            mine = _verdicts.granted(roll, self.width)
             if mine is None and wait:
                 ticket.waited = True
-                waiter = _Waiter(session, life, self.name, id)
+                waiter = _Waiter(session, life, roster, id, self.width)
                 mine = await waiter.granted(roll, until)
             if mine is not None:
-                lease = self._lease_type(session, life, ticket, self.name, mine.token, id, None)
+                lease = self._lease_type(
+                    session, life, ticket, self.name, mine.token, id, None, roster, self.width
+                )
                 lease.unsure = not sure
             elif sure and not wait and roll.mine is None:
                 id = ""  # nothing was written: there is nothing to withdraw
             return lease
         except Unavailable:
             # The backend does not answer: the caller need not wait for that twice.
-            session.owe(life, self.name, id)
+            session.owe(life, roster, id)
             id = ""
             raise
         finally:
@@ -207,25 +227,26 @@ class LockRecipe(Generic[L]):
         if life.reason is not None:
             return  # the claim died with the session
         try:
-            await session.driver.withdraw(life.id, self.name, id)
+            await session.driver.withdraw(life.id, self.roster, id, self.width)
         except Unavailable:
             sure = False
         except SessionLost as error:
             session.lose(life, str(error))
         if not sure:
-            session.owe(life, self.name, id)
+            session.owe(life, self.roster, id)
 
 
 class _Waiter:
     """A claim that stands in the queue until it is granted, or the time or the life ends."""
 
-    __slots__ = ("_id", "_interest", "_life", "_name", "_session", "_wake")
+    __slots__ = ("_id", "_interest", "_life", "_roster", "_session", "_wake", "_width")
 
-    def __init__(self, session: Session, life: Life, name: str, id: str) -> None:
+    def __init__(self, session: Session, life: Life, roster: str, id: str, width: int) -> None:
         self._session = session
         self._life = life
-        self._name = name
+        self._roster = roster
         self._id = id
+        self._width = width
         self._wake = session.runtime.signal()
         self._interest: Interest | None = None
         session.waiting(life, self._wake)
@@ -247,24 +268,28 @@ class _Waiter:
                 raise SessionLost(life.reason)
             if roll.mine is None:
                 raise _ClaimVanished
-            mine = _verdicts.granted(roll, 1)
+            mine = _verdicts.granted(roll, self._width)
             if mine is not None:
                 return mine
             if not await self._listening(roll.before):
                 now = runtime.now()
                 if until is not None and now >= until:
                     return None
-                nap = _verdicts.patience(roll.rank, poll, ttl) * (0.75 + runtime.random() / 2)
+                line = roll.rank - self._width + 1
+                nap = _verdicts.patience(line, poll, ttl) * (0.75 + runtime.random() / 2)
                 await self._wake.wait(now + nap if until is None else min(now + nap, until))
                 self._wake.clear()
             roll = await session.retry(
-                life, lambda: driver.read(life.id, self._name, self._id), until, ttl
+                life,
+                lambda: driver.read(life.id, self._roster, self._id, self._width),
+                until,
+                ttl,
             )
 
     async def _listening(self, before: str | None) -> bool:
         """Watch the claim before ours; say whether that is new, so that one must look again."""
         driver = self._session.driver
-        interest = Interest(self._life.id, self._name, self._id, before)
+        interest = Interest(self._life.id, self._roster, self._id, before, self._width)
         if interest == self._interest:
             return False
         if self._interest is not None:

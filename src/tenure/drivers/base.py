@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .._model import Claim, Grant, Holder, Interest, Roll, Traits
+from .._model import Claim, Grant, Holder, Interest, Record, Roll, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import Unsupported
@@ -33,8 +33,10 @@ __all__ = [
     "Interest",
     "Lost",
     "Mutex",
+    "Record",
     "Roll",
     "Runtime",
+    "Taken",
     "Traits",
     "Url",
     "Wake",
@@ -68,6 +70,10 @@ class Mutex(ABC):
     async def holder(self, name: str) -> Holder | None:
         """Say who holds the lock, for an operator to read."""
         return None
+
+    async def taken(self) -> Sequence[Taken]:
+        """All locks of the namespace that are held, for an operator to read."""
+        return ()
 
 
 class Driver(ABC):
@@ -117,32 +123,80 @@ class Driver(ABC):
     async def end(self, session: str) -> None:
         """End the session and free all that it holds. Idempotent."""
 
+    async def last_seen(self, session: str) -> float | None:
+        """Seconds since a session, of whomever, was renewed last; None if it is dead.
+
+        For an operator to read. Where the backend sees a death by itself, 0.
+        """
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
     # -- the roster --------------------------------------------------------
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         """Enter a claim at the end of the roster, and read the roll, in one round trip.
 
         Idempotent by `id`. With a `width`, enter it only if its rank would be under
         that, else write nothing and return a roll without `mine`. The claims of
         dead sessions do not count. `SessionLost` if the session itself is dead.
+        A claim with a body is public: watchers hear of its entry, change and end.
         """
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
     async def amend(self, claim: Claim, body: str) -> Claim:
-        """Replace the body if the claim still has the body given; else `SessionLost`."""
+        """Replace the body if the claim still has the body given; else `SessionLost`.
+
+        Finding the new body is success, too: the reply to an earlier try may be lost.
+        """
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
-        """Remove one's own claim and wake whoever moves up. Idempotent."""
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
+        """Remove one's own claim and wake whoever comes under `width`. Idempotent."""
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
-        """Read the roll as seen from the claim `id`, in one round trip."""
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
+        """Read the roll as seen from the claim `id`, in one round trip.
+
+        No dead claim may keep it from coming under `width` for longer than a session's
+        time to live; where nothing else buries the dead, this call does.
+        """
+        raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        """Every claim of a session that lives, ordered by token, in one round trip."""
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         """The names of the rosters that have a claim and begin with the prefix, sorted."""
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
+
+    # -- records: what outlives every session -------------------------------
+
+    async def recall(self, name: str) -> Record | None:
+        """Read the record of a name; None if there is none."""
+        raise Unsupported(f"{self.url.scheme}: records are not supported")
+
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        """Write the record, or delete it if `text` is None, if its version is still that.
+
+        With a version of None, only if there is none. Returns the new version, which
+        is never None, or None if somebody else was faster. Wakes the watchers of the
+        roster of that name. A version is never used twice.
+        """
+        raise Unsupported(f"{self.url.scheme}: records are not supported")
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        """The names of the records that begin with the prefix, sorted."""
+        raise Unsupported(f"{self.url.scheme}: records are not supported")
+
+    # -- wake-ups -------------------------------------------------------------
 
     async def listen(self, interest: Interest, wake: Wake) -> None:
         """Call `wake` whenever the interest may have come true, until `unlisten`.

@@ -16,10 +16,10 @@ leader election leases in this way.)
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .._model import Claim, Interest, Roll
+from .._model import Claim, Interest, Record, Roll
 from ..errors import OutcomeUnknown, SessionLost, Unavailable
 from .base import Driver, Lost, Wake
 
@@ -46,7 +46,7 @@ class DocumentDriver(Driver):
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
         """The document and its version; None and the version of nothing if there is none.
 
-        `kind` is "session" or "roster"; the two never share a document.
+        `kind` is "session", "roster" or "record"; no two of them share a document.
         """
 
     @abstractmethod
@@ -61,14 +61,18 @@ class DocumentDriver(Driver):
         """The names of the documents of a kind."""
 
     async def moved_up(self, claim: Claim) -> None:
-        """A claim has come to the head: wake its waiter, where the backend can."""
+        """A claim is granted, most likely: wake its waiter, where the backend can."""
+
+    async def changed(self, name: str) -> None:
+        """A roster's public claims, or a record, changed: wake the watchers, where it can."""
 
     # -- sessions --------------------------------------------------------------
 
     async def start(self, owner: str, lost: Lost) -> str:
         session = self.runtime.unique()
         _, nothing = await self.load("session", session)
-        document = {"owner": owner, "ttl": self.ttl, "beat": 0}
+        wall = round(self.runtime.wall(), 3)
+        document = {"owner": owner, "ttl": self.ttl, "beat": 0, "wall": wall}
         version = await self.save("session", session, document, nothing)
         if version is None:
             raise OutcomeUnknown("the session's document was written by somebody else")
@@ -79,7 +83,8 @@ class DocumentDriver(Driver):
             document, version = await self.load("session", session)
             if document is None:
                 raise SessionLost("the session was buried: it was not renewed for a whole TTL")
-            renewed = {**document, "beat": document["beat"] + 1}
+            wall = round(self.runtime.wall(), 3)
+            renewed = {**document, "beat": document["beat"] + 1, "wall": wall}
             if await self.save("session", session, renewed, version) is not None:
                 return
             # Buried meanwhile, or an earlier renewal of ours arrived late: look which.
@@ -92,8 +97,15 @@ class DocumentDriver(Driver):
                 return
         raise Unavailable("the session's document is too contended")
 
+    async def last_seen(self, session: str) -> float | None:
+        document, _ = await self.load("session", session)
+        return None if document is None else max(0.0, self.runtime.wall() - document["wall"])
+
+    async def living(self, sessions: Collection[str]) -> set[str]:
+        """Those of the sessions that live, as far as can be known; the others are buried."""
+        return {session for session in sessions if await self._alive(session)}
+
     async def _alive(self, session: str) -> bool:
-        """Say whether a session lives, as far as can be known; bury it if it does not."""
         document, version = await self.load("session", session)
         if document is None:
             self._seen.pop(session, None)
@@ -112,35 +124,56 @@ class DocumentDriver(Driver):
 
     # -- rosters ---------------------------------------------------------------
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         mine, _ = await self.load("session", session)
         if mine is None:
             raise SessionLost("the session was buried: it was not renewed for a whole TTL")
+        entered = False
 
         def enter(document: Document) -> Document | None:
+            nonlocal entered
             claims = document["claims"]
+            entered = False
             if any(each[0] == id for each in claims) or (
-                width is not None and len(claims) >= width
+                width is not None and len(_ahead(claims, shared)) >= width
             ):
                 return None
+            entered = True
             token = document["token"] + 1
-            entry = [id, session, token, mine["owner"], body]
+            entry = [id, session, token, mine["owner"], body, shared]
             return {"token": token, "claims": [*claims, entry]}
 
-        return _roll(roster, id, await self._change(roster, enter))
+        document = await self._change(roster, enter)
+        if entered and body:
+            await self.changed(roster)
+        return _roll(roster, id, document, shared)
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
-        return _roll(roster, id, await self._change(roster, lambda document: None))
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
+        document = await self._change(roster, lambda document: None, width, id)
+        return _roll(roster, id, document)
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
+        left: list[Any] = []
+
         def leave(document: Document) -> Document | None:
             # Saved even if the claim is not there: a request to enter it that is still
             # under way carries the version from before, and must not succeed any more.
+            left[:] = [each for each in document["claims"] if each[0] == id]
             return {**document, "claims": [each for each in document["claims"] if each[0] != id]}
 
         document = await self._change(roster, leave)
-        if document["claims"]:
-            await self.moved_up(_claim(roster, document["claims"][0]))
+        for entry in _admitted(document["claims"], width):
+            await self.moved_up(_claim(roster, entry))
+        if left and left[0][4]:
+            await self.changed(roster)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         amended = claim._replace(body=body)
@@ -156,7 +189,12 @@ class DocumentDriver(Driver):
         document = await self._change(claim.roster, write)
         if _entry(amended) not in document["claims"]:
             raise SessionLost(f"the claim {claim.id} is gone, or was amended by somebody else")
+        await self.changed(claim.roster)
         return amended
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        document = await self._change(roster, lambda document: None, None)
+        return tuple(_claim(roster, each) for each in document["claims"])
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         found = []
@@ -167,14 +205,40 @@ class DocumentDriver(Driver):
                     found.append(name)
         return sorted(found)
 
+    # -- records ---------------------------------------------------------------
+
+    async def recall(self, name: str) -> Record | None:
+        document, version = await self.load("record", name)
+        return None if document is None else Record(document["text"], version)
+
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        if version is None:
+            document, version = await self.load("record", name)
+            if document is not None:
+                return None
+        new = await self.save("record", name, None if text is None else {"text": text}, version)
+        if new is not None:
+            await self.changed(name)
+        return new
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        return sorted(name for name in await self.names("record") if name.startswith(prefix))
+
     async def listen(self, interest: Interest, wake: Wake) -> None:
         """Where the backend pushes nothing, the core's own polling does."""
 
-    async def _change(self, roster: str, change: Callable[[Document], Document | None]) -> Document:
-        """Bury dead claims at the head, apply the change, save; again if somebody was faster.
+    async def _change(
+        self,
+        roster: str,
+        change: Callable[[Document], Document | None],
+        width: int | None = 1,
+        id: str = "",
+    ) -> Document:
+        """Bury dead claims, apply the change, save; again if somebody was faster.
 
         The change returns the new document, or None to leave it. The document that is
-        returned was current at some moment of this call.
+        returned was current at some moment of this call. The dead are buried where they
+        are in the way: among the first `width` (None: all), and before a shared `id`.
         """
         for attempt in range(SAVES_MAX):
             if attempt:
@@ -182,37 +246,74 @@ class DocumentDriver(Driver):
                 await self.runtime.sleep(self.runtime.now() + pause)
             stored, version = await self.load("roster", roster)
             document: Document = stored or {"token": 0, "claims": []}
-            claims = document["claims"]
-            while claims and not await self._alive(claims[0][1]):
-                claims = claims[1:]
-            buried = claims is not document["claims"]
-            if buried:
+            dead = await self._dead(document["claims"], width, id)
+            claims = [each for each in document["claims"] if each not in dead]
+            if dead:
                 document = {**document, "claims": claims}
             changed = change(document)
-            if changed is None and not buried:
+            if changed is None and not dead:
                 return document
             changed = changed or document
             if await self.save("roster", roster, changed, version) is not None:
-                if buried and claims:
-                    await self.moved_up(_claim(roster, claims[0]))
+                if dead:
+                    await self._buried(roster, dead, claims)
                 return changed
         raise Unavailable(f"the roster {roster!r} is too contended: {SAVES_MAX} saves in vain")
 
+    async def _dead(self, claims: list[Any], width: int | None, id: str) -> list[Any]:
+        """Those of the claims that are in the way and whose session is dead."""
+        known: dict[str, bool] = {}
+        dead: list[Any] = []
+        while True:
+            left = [each for each in claims if each not in dead] if dead else claims
+            checked = left[:width]
+            mine = next((at for at, each in enumerate(left) if each[0] == id and each[5]), 0)
+            checked += [each for each in left[:mine] if not each[5]][-1:]
+            unknown = {each[1] for each in checked} - known.keys()
+            if unknown:
+                living = await self.living(unknown)
+                known.update((session, session in living) for session in unknown)
+            gone = [each for each in checked if not known[each[1]]]
+            if not gone:
+                return dead
+            dead += gone
 
-def _roll(roster: str, id: str, document: Document) -> Roll:
+    async def _buried(self, roster: str, dead: list[Any], claims: list[Any]) -> None:
+        for entry in _admitted(claims, 1):
+            await self.moved_up(_claim(roster, entry))
+        if any(each[4] for each in dead):
+            await self.changed(roster)
+
+
+def _ahead(claims: list[Any], shared: bool) -> list[Any]:
+    """Those of the claims that stand in the way of one behind them."""
+    return [each for each in claims if not each[5]] if shared else claims
+
+
+def _admitted(claims: list[Any], width: int) -> list[Any]:
+    """The claims to wake when others have gone: the last under the width, and more readers."""
+    admitted = claims[width - 1 : width]
+    if claims and claims[0][5]:
+        readers = next((at for at, each in enumerate(claims) if not each[5]), len(claims))
+        admitted = claims[:readers]
+    return admitted
+
+
+def _roll(roster: str, id: str, document: Document, shared: bool = False) -> Roll:
     claims = document["claims"]
     head = (_claim(roster, claims[0]),) if claims else ()
-    for rank, each in enumerate(claims):
+    for at, each in enumerate(claims):
         if each[0] == id:
-            before = claims[rank - 1][0] if rank else None
-            return Roll(head, _claim(roster, each), rank, before)
-    return Roll(head, None, len(claims), claims[-1][0] if claims else None)
+            ahead = _ahead(claims[:at], each[5])
+            return Roll(head, _claim(roster, each), len(ahead), ahead[-1][0] if ahead else None)
+    ahead = _ahead(claims, shared)
+    return Roll(head, None, len(ahead), ahead[-1][0] if ahead else None)
 
 
 def _claim(roster: str, entry: list[Any]) -> Claim:
-    id, session, token, owner, body = entry
-    return Claim(roster, id, session, token, owner, body)
+    id, session, token, owner, body, shared = entry
+    return Claim(roster, id, session, token, owner, body, shared)
 
 
 def _entry(claim: Claim) -> list[Any]:
-    return [claim.id, claim.session, claim.token, claim.owner, claim.body]
+    return [claim.id, claim.session, claim.token, claim.owner, claim.body, claim.shared]

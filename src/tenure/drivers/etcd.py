@@ -180,7 +180,15 @@ class EtcdDriver(Driver):
 
     # -- the roster --------------------------------------------------------
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         place = self._places.take(session, roster, id)
         try:
             if width is None or width == 1:
@@ -280,7 +288,7 @@ class EtcdDriver(Driver):
             raise SessionLost(f"etcd: the claim {claim.id} was changed meanwhile")
         return claim._replace(body=body)
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         place = self._places.get(id)
         if place is None:
             await self._withdraw_unknown(session, roster, id)
@@ -309,7 +317,7 @@ class EtcdDriver(Driver):
                 (Unchanged(entry.key, entry.modified),), (Delete(entry.key),)
             )
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         place = self._places.get(id)
         if place is not None and place.token:
             return await self._look(place, id)

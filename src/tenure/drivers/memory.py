@@ -27,6 +27,7 @@ class _Store:
         self.documents: dict[tuple[str, str, str], tuple[Document, int]] = {}
         self.version = 0
         self.wakes: dict[tuple[str, str], Wake] = {}
+        self.watchers: dict[tuple[str, str], dict[str, Wake]] = {}
 
 
 _stores: dict[str, _Store] = {}
@@ -52,7 +53,7 @@ def stored_claims(name: str, namespace: str) -> int:
 class MemoryDriver(DocumentDriver):
     """The document rung over a dictionary in this process."""
 
-    traits = Traits(scope="threads", durable_tokens=False, server=False, poll=0.5)
+    traits = Traits(scope="threads", shared=True, durable_tokens=False, server=False, poll=0.5)
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
@@ -92,8 +93,27 @@ class MemoryDriver(DocumentDriver):
         if wake is not None:
             wake()
 
+    async def changed(self, name: str) -> None:
+        with self._store.lock:
+            wakes = list(self._store.watchers.get((self.namespace, name), {}).values())
+        for wake in wakes:
+            wake()
+
     async def listen(self, interest: Interest, wake: Wake) -> None:
-        self._store.wakes[self.namespace, interest.id] = wake
+        if not interest.watch:
+            self._store.wakes[self.namespace, interest.id] = wake
+            return
+        with self._store.lock:
+            key = (self.namespace, interest.roster)
+            self._store.watchers.setdefault(key, {})[interest.id] = wake
 
     def unlisten(self, interest: Interest) -> None:
-        self._store.wakes.pop((self.namespace, interest.id), None)
+        if not interest.watch:
+            self._store.wakes.pop((self.namespace, interest.id), None)
+            return
+        with self._store.lock:
+            key = (self.namespace, interest.roster)
+            watchers = self._store.watchers.get(key, {})
+            watchers.pop(interest.id, None)
+            if not watchers:
+                self._store.watchers.pop(key, None)

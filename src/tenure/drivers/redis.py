@@ -85,7 +85,15 @@ class RedisDriver(Driver):
 
     # -- the roster --------------------------------------------------------------
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         if width is not None and width < 1:
             return await self.read(session, roster, id)
         known = self._sessions.get(session)
@@ -104,7 +112,7 @@ class RedisDriver(Driver):
             return Roll((mine,), mine)
         return self._roll(reply, roster, id, session)
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         known = self._sessions.get(session) or self._session(session, "")
         begun = known.begun.get(roster) or self._begin(known, roster)
         member = f"{session} {id}".encode()
@@ -114,7 +122,7 @@ class RedisDriver(Driver):
         except wires.ScriptMissing:
             await self._teach(WITHDRAW, packed)
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         keys = self._keys(roster, self._session_key(session))
         reply = await self._run(READ, *keys, self._prefix, _member(session, id))
         return self._roll(reply, roster, id, session)

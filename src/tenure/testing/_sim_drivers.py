@@ -65,14 +65,22 @@ class SimDocumentDriver(_Link, DocumentDriver):
         self.renewed(session)
         await super().renew(session)
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         self._noted(id)
-        return await super().claim(session, roster, id, body, width)
+        return await super().claim(session, roster, id, body, width, shared)
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         self.withdrawing(id, True)
         try:
-            await super().withdraw(session, roster, id)
+            await super().withdraw(session, roster, id, width)
         finally:
             self.withdrawing(id, False)
 
@@ -119,18 +127,26 @@ class SimRosterDriver(_Link, Driver):
     async def end(self, session: str) -> None:
         await self._call(lambda: self.store.end(session))
 
-    async def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         self._noted(id)
-        return await self._call(lambda: self.store.claim(session, roster, id, body, width))
+        return await self._call(lambda: self.store.claim(session, roster, id, body, width, shared))
 
-    async def withdraw(self, session: str, roster: str, id: str) -> None:
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         self.withdrawing(id, True)
         try:
-            await self._call(lambda: self.store.withdraw(session, roster, id))
+            await self._call(lambda: self.store.withdraw(session, roster, id, width))
         finally:
             self.withdrawing(id, False)
 
-    async def read(self, session: str, roster: str, id: str) -> Roll:
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         return await self._call(lambda: self.store.roll(roster, id))
 
     async def listen(self, interest: Interest, wake: Wake) -> None:

@@ -171,12 +171,21 @@ class RosterStore:
 
     # -- rosters -----------------------------------------------------------------
 
-    def claim(self, session: str, roster: str, id: str, body: str, width: int | None) -> Roll:
+    def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
         self.check(session)
         claims = self._rosters.setdefault(roster, [])
         known = self._known(claims, id)
-        if not known and (width is None or len(claims) < width):
-            self.place(claims, Claim(roster, id, session, self._draw(claims), "", body))
+        if not known and (width is None or len(_ahead(claims, shared)) < width):
+            token = self._draw(claims)
+            self.place(claims, Claim(roster, id, session, token, "", body, shared))
             self._observer.entered(roster, id, session)
         return self.roll(roster, id)
 
@@ -191,26 +200,30 @@ class RosterStore:
         self._token += 1
         return self._token
 
-    def withdraw(self, session: str, roster: str, id: str) -> None:
+    def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         for claim in self._rosters.get(roster, ()):
             if claim.id == id and claim.session == session:
-                self._remove(claim)
+                self._remove(claim, width)
                 return
 
-    def _remove(self, claim: Claim) -> None:
+    def _remove(self, claim: Claim, width: int = 1) -> None:
         claims = self._rosters[claim.roster]
         at = claims.index(claim)
         del claims[at]
         self._observer.removed(claim.roster, claim.id)
-        if self._tells and at < len(claims):
-            self.mailboxes.notify(claims[at].id)
+        if self._tells:
+            for other in claims[max(at, width - 1) :]:
+                self.mailboxes.notify(other.id)
+                if not other.shared:
+                    break
 
     def roll(self, roster: str, id: str) -> Roll:
         claims = self._rosters.get(roster, [])
-        for rank, claim in enumerate(claims):
+        for at, claim in enumerate(claims):
             if claim.id == id:
-                before = claims[rank - 1].id if rank else None
-                return Roll(tuple(claims[:1]), claim, rank, before)
+                ahead = _ahead(claims[:at], claim.shared)
+                before = ahead[-1].id if ahead else None
+                return Roll(tuple(claims[:1]), claim, len(ahead), before)
         return Roll(tuple(claims[:1]), None, len(claims), claims[-1].id if claims else None)
 
     # -- mutexes: the first of a queue owns it ---------------------------------------
@@ -222,3 +235,8 @@ class RosterStore:
             return None
         # Drawn while it is held, and anew: whoever queues holds no token yet.
         return roll.mine._replace(token=self._draw(self._rosters[name]))
+
+
+def _ahead(claims: list[Claim], shared: bool) -> list[Claim]:
+    """Those of the claims that stand in the way of one behind them."""
+    return [each for each in claims if not each.shared] if shared else claims

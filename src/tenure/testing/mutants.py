@@ -107,7 +107,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
         Edit(
             _LOCK + "_queue",
             "budget = session.ttl if wait else session.ttl / 3",
-            "return self._lease_type(session, life, ticket, self.name, 10**6, id, None)",
+            "return self._lease_type(session, life, ticket, self.name, 10**6, id, None, roster, 1)",
         ),
     ),
     "time-out-ignored": (
@@ -146,7 +146,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "failed-withdrawal-forgotten": (
-        Edit(_LOCK + "_withdraw", "session.owe(life, self.name, id)", "pass"),
+        Edit(_LOCK + "_withdraw", "session.owe(life, self.roster, id)", "pass"),
     ),
     "late-duplicate-forgotten": (
         Edit(_LOCK + "_queue", "lease.unsure = not sure", "lease.unsure = False"),
@@ -169,7 +169,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     "ticket-kept-after-failure": (Edit(_LOCK + "_take", "session.gates.leave(ticket)", "pass"),),
     # -- the release -------------------------------------------------------------
     "release-forgets-before-it-succeeded": (
-        Edit(_LEASE + "_release", "session.owe(life, self.name, id)", "pass"),
+        Edit(_LEASE + "_release", "session.owe(life, roster, id)", "pass"),
     ),
     "unknown-release-taken-as-done": (
         Edit(
