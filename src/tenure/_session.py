@@ -96,6 +96,8 @@ class Session:
         self._closing = runtime.signal()
         self._debts: list[tuple[Life, str, str, float]] = []
         self._closed: TenureError | None = None
+        self.watchers: set[Signal] = set()
+        """Set when the session is closed; for who waits, but depends on no life."""
 
     async def open(self) -> None:
         """Open the driver; what was half opened is closed again if that fails."""
@@ -343,6 +345,8 @@ class Session:
         self._closed = ClosedError("the coordinator is closed")
         self.alive = None
         self.gates.close()
+        for watcher in list(self.watchers):
+            watcher.set()
         self._kick.set()
         self._closing.set()
         # First of all: no renewal may outlive the session.

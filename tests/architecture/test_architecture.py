@@ -29,6 +29,7 @@ LAYERS = {
     "errors": set[str](),
     "_model": {"errors"},
     "_url": {"errors"},
+    "_names": set[str](),
     "_verdicts": {"_model"},
     "_runtime": {"errors"},
     "wires": {"errors", "_model", "_url", "_runtime.base"},
@@ -37,7 +38,8 @@ LAYERS = {
     "_session": {"errors", "_model", "_runtime.base", "_gate", "drivers.base"},
     "_lease": {"errors", "_model", "_runtime.base", "_gate", "_session"},
     "_recipes": {
-        *("errors", "_model", "_verdicts", "_gate", "_lease", "_session", "drivers.base"),
+        *("errors", "_model", "_names", "_verdicts", "_gate", "_lease", "_session"),
+        *("_runtime.base", "drivers.base"),
     },
     "_coordinator": {"errors", "_model", "_url", "_runtime.base", "_session", "drivers.registry"},
     "_sync": {"errors", "_model", "_lease", "_session", "_recipes", "_coordinator", "_runtime"},

@@ -18,12 +18,36 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backends import Backend
-from . import basic, faults, processes
+from . import (
+    basic,
+    election,
+    faults,
+    group,
+    objectlock,
+    partition,
+    processes,
+    rosters,
+    rwlock,
+    semaphore,
+    watch,
+)
 from ._base import CASES, Case, Env, Flavour, case, run
 
 __all__ = ["CASES", "Case", "Env", "case", "conformance", "run"]
 
-_MODULES = (basic, faults, processes)  # imported for the cases that they register
+_MODULES = (
+    basic,
+    faults,
+    processes,
+    rosters,
+    rwlock,
+    semaphore,
+    group,
+    watch,
+    election,
+    partition,
+    objectlock,
+)  # imported for the cases that they register
 
 
 def conformance(backend_class: type[Backend]) -> type:

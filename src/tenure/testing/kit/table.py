@@ -42,9 +42,17 @@ RULES = {
 """What a lease keeps to; a case names the rules that it tries to break."""
 
 _GROUPS = {
-    "basic": "Without faults",
-    "faults": "With faults",
-    "processes": "With other processes",
+    "basic": "Locks, without faults",
+    "faults": "Locks, with faults",
+    "processes": "Locks, with other processes",
+    "rosters": "The roster contract",
+    "rwlock": "Reader-writer locks",
+    "semaphore": "Semaphores, barriers, latches, multi-locks",
+    "group": "Groups",
+    "watch": "Watches",
+    "election": "Elections",
+    "partition": "Partitioning",
+    "objectlock": "Object lock",
 }
 
 _HEAD = f"""\

@@ -1,31 +1,21 @@
-"""The asyncio API: the same names as `tenure`, awaited.
-
-    async with tenure.aio.connect("redis://localhost") as coordinator:
-        async with coordinator.lock("nightly", timeout=10) as lease, lease.cancel_on_loss():
-            await write(fence=lease.token)
-
-A coordinator belongs to the event loop that it was connected in.
-"""
+"""Locks and leases."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from ._coordinator import checked_name, checked_timeout, make_session
-from ._lease import BaseLease, State
-from ._model import Event, Holder
-from ._recipes.lock import LockRecipe
-from ._runtime.aio import AsyncioRuntime
-from ._session import Session
-from .errors import AcquireTimeout, InvalidArgument, LeaseLost
-
-__all__ = ["Coordinator", "Lease", "Lock", "Loss", "connect"]
+from .._coordinator import checked_name, checked_timeout
+from .._lease import BaseLease, State
+from .._model import Holder
+from .._recipes.lock import LockRecipe
+from .._session import Session
+from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -240,104 +230,3 @@ class Lock:
 
     def __repr__(self) -> str:
         return f"<{'shared ' if self.shared else ''}lock {self.name!r}>"
-
-
-class Coordinator:
-    """A connection to a backend, and an identity there. Made by `connect`.
-
-    Any number of tasks may share one. It is a context manager; closing it releases
-    all that it holds.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @property
-    def owner(self) -> str:
-        """The name under which it holds what it holds."""
-        return self._session.owner
-
-    @property
-    def ttl(self) -> float:
-        """How long, in seconds, its session outlives its last renewal."""
-        return self._session.ttl
-
-    def lock(self, name: str, *, timeout: float | None = None, shared: bool = False) -> Lock:
-        """A lock on a name of up to 1,000 characters. Nothing is asked of the backend yet.
-
-        `timeout` in seconds is the default of `acquire` and of `async with`; None
-        waits for ever. `shared` asks for a reader's lock and raises `Unsupported`
-        where the driver has none.
-        """
-        return Lock(self._session, name, timeout, shared)
-
-    async def close(self) -> None:
-        """Release all that it holds and disconnect. Does nothing the second time."""
-        await self._session.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return f"<coordinator {self.owner!r} at {self._session.driver.url}>"
-
-
-class _Connecting:
-    """What `connect` returns: await it, or enter it with `async with`."""
-
-    def __init__(self, open: Callable[[], Awaitable[Coordinator]]) -> None:
-        self._open = open
-        self._coordinator: Coordinator | None = None
-
-    def __await__(self) -> Generator[Any, None, Coordinator]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Coordinator:
-        self._coordinator = await self._open()
-        return self._coordinator
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._coordinator is not None
-        await self._coordinator.close()
-
-
-def connect(
-    url: str | None = None,
-    *,
-    namespace: str | None = None,
-    ttl: float | None = None,
-    owner: str | None = None,
-    on_event: Callable[[Event], object] | None = None,
-) -> _Connecting:
-    """Connect to a backend: `await connect(url)`, or `async with connect(url)`.
-
-    `url` defaults to the variable TENURE_URL, else to lock files in the user's runtime
-    directory. Names in different namespaces never meet. `ttl` is how many seconds a
-    session outlives its last renewal (15 by default); after a crash of the holder, the
-    backend may need that long to free what it held. `owner` names this client to
-    others. `on_event` is called with each `Event`; it must be quick.
-
-    Raises `InvalidURL`, `UnknownDriver` or `InvalidArgument` for bad arguments,
-    `Unavailable` if the backend cannot be reached, `AuthenticationFailed` if it
-    refuses the credentials.
-    """
-
-    async def opened() -> Coordinator:
-        session = make_session(AsyncioRuntime(), url, namespace, ttl, owner, on_event)
-        await session.open()
-        return Coordinator(session)
-
-    return _Connecting(opened)

@@ -1,4 +1,4 @@
-"""The synchronous API. Its asyncio twin is `tenure.aio`; a parity test keeps them alike."""
+"""Locks and leases."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from ._coordinator import checked_name, checked_timeout, make_session
-from ._lease import BaseLease, State
-from ._model import Event, Holder
-from ._recipes.lock import LockRecipe
-from ._runtime.thread import ThreadRuntime, drive
-from ._session import Session
-from .errors import AcquireTimeout, InvalidArgument, LeaseLost
+from .._coordinator import checked_name, checked_timeout
+from .._lease import BaseLease, State
+from .._model import Holder
+from .._recipes.lock import LockRecipe
+from .._runtime.thread import drive
+from .._session import Session
+from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,76 +179,3 @@ class Lock:
 
     def __repr__(self) -> str:
         return f"<{'shared ' if self.shared else ''}lock {self.name!r}>"
-
-
-class Coordinator:
-    """A connection to a backend, and an identity there. Made by `connect`.
-
-    Any number of threads may share one. It is a context manager; closing it releases
-    all that it holds.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @property
-    def owner(self) -> str:
-        """The name under which it holds what it holds."""
-        return self._session.owner
-
-    @property
-    def ttl(self) -> float:
-        """How long, in seconds, its session outlives its last renewal."""
-        return self._session.ttl
-
-    def lock(self, name: str, *, timeout: float | None = None, shared: bool = False) -> Lock:
-        """A lock on a name of up to 1,000 characters. Nothing is asked of the backend yet.
-
-        `timeout` in seconds is the default of `acquire` and of `with`; None waits for
-        ever. `shared` asks for a reader's lock and raises `Unsupported` where the
-        driver has none.
-        """
-        return Lock(self._session, name, timeout, shared)
-
-    def close(self) -> None:
-        """Release all that it holds and disconnect. Does nothing the second time."""
-        drive(self._session.close())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<coordinator {self.owner!r} at {self._session.driver.url}>"
-
-
-def connect(
-    url: str | None = None,
-    *,
-    namespace: str | None = None,
-    ttl: float | None = None,
-    owner: str | None = None,
-    on_event: Callable[[Event], object] | None = None,
-) -> Coordinator:
-    """Connect to a backend.
-
-    `url` defaults to the variable TENURE_URL, else to lock files in the user's runtime
-    directory. Names in different namespaces never meet. `ttl` is how many seconds a
-    session outlives its last renewal (15 by default); after a crash of the holder, the
-    backend may need that long to free what it held. `owner` names this client to
-    others. `on_event` is called with each `Event`; it must be quick.
-
-    Raises `InvalidURL`, `UnknownDriver` or `InvalidArgument` for bad arguments,
-    `Unavailable` if the backend cannot be reached, `AuthenticationFailed` if it
-    refuses the credentials.
-    """
-    session = make_session(ThreadRuntime(), url, namespace, ttl, owner, on_event)
-    drive(session.open())
-    return Coordinator(session)

@@ -1,0 +1,115 @@
+"""A lease that shows itself: a lock, and while it is held a claim with a body in a roster.
+
+Group members and leaders are such leases. The lock keeps a second one away, and is the
+backend's own where that has one; the claim, the post, is what everybody can read. Both
+die with the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from .._lease import BaseLease
+from .._model import Claim
+from ..errors import BackendError, LeaseLost, SessionLost, Unavailable
+from .lock import LockRecipe
+
+
+class PostedLease(BaseLease):
+    """A lease with a post, which is taken down before the lock is released."""
+
+    __slots__ = ("_claim", "_writing")
+
+    def __init__(self, *args: Any) -> None:
+        self._claim: Claim | None = None
+        super().__init__(*args)
+        self._writing = self._session.runtime.mutex()
+
+    async def _put_up(self, roster: str, body: str) -> None:
+        """Show it. If that fails, the lock is released."""
+        session, life = self._session, self._life
+        driver, id = session.driver, life.next_id()
+        try:
+            roll = await session.retry(
+                life, lambda: driver.claim(life.id, roster, id, body, None), None, session.ttl / 3
+            )
+            if roll.mine is None:
+                raise SessionLost("the claim vanished as soon as it was entered")
+            self._claim = roll.mine
+        except BaseException as error:
+            session.owe(life, roster, id)
+            if isinstance(error, SessionLost):
+                session.lose(life, str(error))
+            await session.runtime.finish(self.release_at_close())
+            raise
+
+    async def _rewrite(self, body: str) -> None:
+        """Show something else. `LeaseLost` if it is not held any more."""
+        async with self._writing:
+            self.check()
+            session, life, claim = self._session, self._life, self._claim
+            assert claim is not None
+            driver = session.driver
+            try:
+                self._claim = await session.retry(
+                    life, lambda: driver.amend(claim, body), None, session.ttl / 3
+                )
+            except SessionLost as error:
+                # Nobody else may write it: so it was removed, with all that it stood for.
+                session.lose(life, str(error))
+                raise self._loss() from error
+
+    async def _release(self) -> None:
+        try:
+            await self._take_down()
+        finally:
+            await super()._release()
+
+    async def _take_down(self) -> None:
+        claim, life, session = self._claim, self._life, self._session
+        if claim is None or not self.held():
+            return
+        self._claim = None
+        try:
+            await session.driver.withdraw(life.id, claim.roster, claim.id)
+        except (BackendError, SessionLost):
+            session.owe(life, claim.roster, claim.id)  # the lock's own release will tell
+        except BaseException:
+            session.owe(life, claim.roster, claim.id)
+            raise
+
+
+P = TypeVar("P", bound=PostedLease)
+
+
+class PostRecipe(Generic[P]):
+    """A lock to be held, and the roster in which to show that it is."""
+
+    __slots__ = ("lock", "roster")
+
+    def __init__(self, lock: LockRecipe[P], roster: str) -> None:
+        self.lock = lock
+        self.roster = roster
+
+    async def try_acquire(self, body: Callable[[P], str]) -> P | None:
+        """Take it if it is free, and show what `body` makes of it."""
+        lease = await self.lock.try_acquire()
+        if lease is not None:
+            try:
+                await lease._put_up(self.roster, body(lease))
+            except (SessionLost, LeaseLost) as error:
+                raise Unavailable(f"the session was lost at once: {error}") from error
+        return lease
+
+    async def acquire(self, until: float | None, body: Callable[[P], str]) -> P | None:
+        """Take it in turn, and show what `body` makes of it; None if the time came first."""
+        while True:
+            lease = await self.lock.acquire(until)
+            if lease is None:
+                return None
+            try:
+                await lease._put_up(self.roster, body(lease))
+                return lease
+            except (SessionLost, LeaseLost):
+                continue  # lost before anybody saw it: queue again, in a new session

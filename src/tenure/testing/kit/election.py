@@ -1,0 +1,3 @@
+"""Elections."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Group membership."""
+
+from __future__ import annotations

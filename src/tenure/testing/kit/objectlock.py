@@ -1,0 +1,3 @@
+"""The object lock."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Reader-writer locks."""
+
+from __future__ import annotations

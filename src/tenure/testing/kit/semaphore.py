@@ -1,0 +1,3 @@
+"""Semaphores, barriers, latches and multi-locks."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Watching a group."""
+
+from __future__ import annotations
