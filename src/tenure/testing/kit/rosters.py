@@ -1,3 +1,3 @@
-"""The roster contract itself, as recipes rely on it: censuses, shared claims, widths, records, watchers."""
+"""The roster contract, as recipes rely on it: censuses, shared claims, records, watchers."""
 
 from __future__ import annotations
