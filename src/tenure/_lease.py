@@ -240,6 +240,8 @@ class BaseLease:
         session = self._session
         session.drop(self._life, self)
         session.gates.leave(self._ticket)
+        if self._lost_signal is not None:
+            self._lost_signal.set()  # it will never be lost: nobody need wait any longer
         if self.unsure:
             session.owe(self._life, self._roster, self._id)
         if session.watched:
@@ -256,7 +258,7 @@ class BaseLease:
     def _signal(self) -> Signal:
         if self._lost_signal is None:
             self._lost_signal = self._session.runtime.signal()
-        if self.state is State.LOST:
+        if self._ended or self.state is State.LOST:
             self._lost_signal.set()
         return self._lost_signal
 

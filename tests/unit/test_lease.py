@@ -122,6 +122,18 @@ def test_waiting_for_the_loss(client: tenure.Coordinator) -> None:
     assert lease.lost.wait() is True
 
 
+def test_waiting_for_the_loss_ends_with_the_release(client: tenure.Coordinator) -> None:
+    """Whoever waits for a loss without a time-out is not left waiting when there can be none."""
+    lease = client.lock("name").acquire()
+    results: list[bool] = []
+    waiter = threading.Thread(target=lambda: results.append(lease.lost.wait()))
+    waiter.start()
+    lease.release()
+    waiter.join(10)
+    assert results == [False]
+    assert lease.lost.wait() is False
+
+
 def test_a_loss_from_another_thread_cancels_the_body() -> None:
     """In asyncio a loss that another thread tells of cancels the body at once."""
 

@@ -117,6 +117,7 @@ class LockRecipe(Generic[L]):
                 except _ClaimVanished:
                     # Somebody removed it, or its session died: the next claim will tell.
                     session.check_open()
+                    await session.runtime.sleep(now() + session.ttl / 30)
                 except SessionLost as error:
                     # A waiter whose session died is never granted: it queues again,
                     # in a new life, at the end.

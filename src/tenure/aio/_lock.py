@@ -39,10 +39,11 @@ class Loss:
         return self._lease.reason
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the lease is lost, at most `timeout` seconds; say whether it is."""
+        """Wait until the lease is lost or released, at most `timeout` seconds; say if it is lost."""
         seconds = checked_timeout(timeout)
         until = None if seconds is None else self._lease._session.runtime.now() + seconds
-        return await self._lease._signal().wait(until)
+        await self._lease._signal().wait(until)
+        return self.is_set()
 
     def __bool__(self) -> bool:
         return self.is_set()
