@@ -37,7 +37,7 @@ class Loss:
         return self._lease.reason
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the lease is lost or released, at most `timeout` seconds; say if it is lost."""
+        """Wait for the loss or the release, at most `timeout` seconds; say whether it is lost."""
         seconds = checked_timeout(timeout)
         until = None if seconds is None else self._lease._session.runtime.now() + seconds
         drive(self._lease._signal().wait(until))
