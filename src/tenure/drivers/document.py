@@ -41,6 +41,8 @@ class DocumentDriver(Driver):
         super().__init__(*args)
         self._seen: dict[str, tuple[Any, float]] = {}
         """Of each session in our way: the version seen last, and when it was seen first."""
+        self._public: dict[str, set[str]] = {}
+        """Of each session of ours: the rosters in which it has shown something."""
 
     @abstractmethod
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
@@ -94,8 +96,11 @@ class DocumentDriver(Driver):
         for _ in range(SAVES_MAX):
             document, version = await self.load("session", session)
             if document is None or await self.save("session", session, None, version) is not None:
-                return
-        raise Unavailable("the session's document is too contended")
+                break
+        else:
+            raise Unavailable("the session's document is too contended")
+        for roster in sorted(self._public.pop(session, ())):
+            await self.census(roster)  # buries its claims there, and tells the watchers
 
     async def last_seen(self, session: str) -> float | None:
         document, _ = await self.load("session", session)
@@ -151,6 +156,8 @@ class DocumentDriver(Driver):
             entry = [id, session, token, mine["owner"], body, shared]
             return {"token": token, "claims": [*claims, entry]}
 
+        if body:
+            self._public.setdefault(session, set()).add(roster)
         document = await self._change(roster, enter)
         if entered and body:
             await self.changed(roster)
@@ -173,10 +180,15 @@ class DocumentDriver(Driver):
         for entry in _admitted(document["claims"], width):
             await self.moved_up(_claim(roster, entry))
         if left and left[0][4]:
+            if not any(each[1] == session and each[4] for each in document["claims"]):
+                self._public.get(session, set()).discard(roster)
             await self.changed(roster)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         amended = claim._replace(body=body)
+        mine, _ = await self.load("session", claim.session)
+        if mine is None:
+            raise SessionLost("the session was buried: it was not renewed for a whole TTL")
 
         def write(document: Document) -> Document | None:
             claims = list(document["claims"])

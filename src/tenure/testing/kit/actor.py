@@ -161,6 +161,14 @@ class _Stage:
         await self._done(self._leases.pop(name).release())
         return {}
 
+    async def do_enter(self, roster: str, body: str = "", shared: bool = False) -> dict[str, Any]:
+        """Enter a claim into a roster, by the driver's own verb."""
+        session = self._coordinator._session
+        life = await session.life()
+        id = life.next_id()
+        roll = await session.driver.claim(life.id, roster, id, body, None, shared)
+        return {"id": id, "token": roll.mine.token}
+
     async def do_count(self, name: str, path: str, times: int) -> dict[str, Any]:
         """Add one to the number in a file, so many times, unguarded but for the lock."""
         tokens = []
