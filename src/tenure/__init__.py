@@ -26,6 +26,7 @@ from .errors import (
     InvalidName,
     InvalidURL,
     LeaseLost,
+    LimitMismatch,
     OutcomeUnknown,
     ProtocolError,
     SessionLost,
@@ -34,6 +35,7 @@ from .errors import (
     Unavailable,
     UnknownDriver,
     Unsupported,
+    WaitTimeout,
 )
 
 __version__ = "0.1.0"
@@ -52,6 +54,7 @@ __all__ = [
     "InvalidURL",
     "Lease",
     "LeaseLost",
+    "LimitMismatch",
     "Lock",
     "Loss",
     "OutcomeUnknown",
@@ -63,6 +66,7 @@ __all__ = [
     "Unavailable",
     "UnknownDriver",
     "Unsupported",
+    "WaitTimeout",
     "connect",
     "now",
 ]

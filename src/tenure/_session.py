@@ -98,6 +98,8 @@ class Session:
         self._closed: TenureError | None = None
         self.watchers: set[Signal] = set()
         """Set when the session is closed; for who waits, but depends on no life."""
+        self.limits: dict[str, int] = {}
+        """What the limits of semaphores were when they were read last: hints, by roster."""
 
     async def open(self) -> None:
         """Open the driver; what was half opened is closed again if that fails."""

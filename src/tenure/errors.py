@@ -19,6 +19,7 @@ __all__ = [
     "InvalidName",
     "InvalidURL",
     "LeaseLost",
+    "LimitMismatch",
     "OutcomeUnknown",
     "ProtocolError",
     "SessionLost",
@@ -27,6 +28,7 @@ __all__ = [
     "Unavailable",
     "UnknownDriver",
     "Unsupported",
+    "WaitTimeout",
 ]
 
 
@@ -64,6 +66,22 @@ class ForkedError(TenureError):
 
 class AcquireTimeout(TenureError, TimeoutError):
     """The lock was still taken when the timeout passed; nothing is held or queued."""
+
+
+class LimitMismatch(InvalidArgument):
+    """A semaphore, barrier or latch is in use with another number than the one given.
+
+    `given` is what was asked for, `found` what is in use.
+    """
+
+    def __init__(self, message: str, *, given: int | None = None, found: int | None = None) -> None:
+        super().__init__(message)
+        self.given = given
+        self.found = found
+
+
+class WaitTimeout(TenureError, TimeoutError):
+    """What was waited for had not come when the timeout passed; nothing is left behind."""
 
 
 class SessionLost(TenureError):

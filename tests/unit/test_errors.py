@@ -32,6 +32,8 @@ def test_one_base(kind: type[Exception]) -> None:
         (errors.UnknownDriver, errors.InvalidURL),
         (errors.Unsupported, NotImplementedError),
         (errors.AcquireTimeout, TimeoutError),
+        (errors.LimitMismatch, errors.InvalidArgument),
+        (errors.WaitTimeout, TimeoutError),
         (errors.Unavailable, ConnectionError),
         (errors.Unavailable, errors.BackendError),
         (errors.OutcomeUnknown, errors.Unavailable),

@@ -7,7 +7,9 @@ loss of the session), nothing stays behind at the backend or in the gate.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeAlias, TypeVar
 
 from .. import _names, _verdicts
 from .._gate import Ticket
@@ -18,6 +20,8 @@ from ..drivers.base import Mutex
 from ..errors import SessionLost, Unavailable, Unsupported
 
 L = TypeVar("L", bound=BaseLease)
+Ask: TypeAlias = Callable[[Life, float | None], Awaitable[int]]
+"""What the width is now; asked with the session's life and the time to give up."""
 
 
 class _ClaimVanished(Exception):
@@ -28,10 +32,12 @@ class LockRecipe(Generic[L]):
     """One name, one mode. Stateless: every acquire returns a lease of its own.
 
     `roster` is what the name is called at the backend, if it is no lock's name. With a
-    `width` above 1, so many hold it at a time.
+    `width` above 1, so many hold it at a time. With `ask`, the width may change: it is
+    asked for whenever the claim's place is known, and the place counts only if it is among
+    the first so many then; the record of the roster's name wakes those who wait.
     """
 
-    __slots__ = ("_lease_type", "_mutex", "_session", "name", "roster", "shared", "width")
+    __slots__ = ("_ask", "_lease_type", "_mutex", "_session", "name", "roster", "shared", "width")
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class LockRecipe(Generic[L]):
         lease_type: type[L],
         roster: str | None = None,
         width: int = 1,
+        ask: Ask | None = None,
     ) -> None:
         if shared and not session.driver.traits.shared:
             raise Unsupported(
@@ -48,7 +55,8 @@ class LockRecipe(Generic[L]):
             )
         self._session = session
         self._lease_type = lease_type
-        self._mutex = session.driver.mutex if width == 1 else None
+        self._mutex = session.driver.mutex if width == 1 and ask is None else None
+        self._ask = ask
         self.name = name
         self.roster = _names.of_lock(name) if roster is None else roster
         self.shared = shared
@@ -180,31 +188,35 @@ class LockRecipe(Generic[L]):
     async def _queue(self, life: Life, ticket: Ticket, wait: bool, until: float | None) -> L | None:
         session = self._session
         driver, roster, shared = session.driver, self.roster, self.shared
-        width = None if wait else self.width
+        width = self.width
+        limit = None if wait else width
         id = life.next_id()
         lease: L | None = None
         waiter: _Waiter | None = None
         sure = False  # whether every request that could enter the claim was answered
         try:
             try:
-                roll = await driver.claim(life.id, roster, id, "", width, shared)
+                roll = await driver.claim(life.id, roster, id, "", limit, shared)
                 sure = True
             except ConnectionError:
                 budget = session.ttl if wait else session.ttl / 3
                 roll = await session.retry(
                     life,
-                    lambda: driver.claim(life.id, roster, id, "", width, shared),
+                    lambda: driver.claim(life.id, roster, id, "", limit, shared),
                     until,
                     budget,
                 )
-            mine = _verdicts.granted(roll, self.width)
+            if self._ask is not None:
+                give_up = until if wait else session.now() + session.ttl / 3
+                width = self.width = await self._ask(life, give_up)
+            mine = _verdicts.granted(roll, width)
             if mine is None and wait:
                 ticket.waited = True
-                waiter = _Waiter(session, life, roster, id, self.width)
+                waiter = _Waiter(session, life, roster, id, width, self._ask)
                 mine = await waiter.granted(roll, until)
             if mine is not None:
                 lease = self._lease_type(
-                    session, life, ticket, self.name, mine.token, id, None, roster, self.width
+                    session, life, ticket, self.name, mine.token, id, None, roster, width
                 )
                 lease.unsure = not sure
             elif sure and not wait and roll.mine is None:
@@ -240,23 +252,31 @@ class LockRecipe(Generic[L]):
 class _Waiter:
     """A claim that stands in the queue until it is granted, or the time or the life ends."""
 
-    __slots__ = ("_id", "_interest", "_life", "_roster", "_session", "_wake", "_width")
+    __slots__ = (
+        *("_ask", "_id", "_interest", "_life", "_roster", "_session", "_wake", "_watch"),
+        "_width",
+    )
 
-    def __init__(self, session: Session, life: Life, roster: str, id: str, width: int) -> None:
+    def __init__(
+        self, session: Session, life: Life, roster: str, id: str, width: int, ask: Ask | None
+    ) -> None:
         self._session = session
         self._life = life
         self._roster = roster
         self._id = id
         self._width = width
+        self._ask = ask
         self._wake = session.runtime.signal()
         self._interest: Interest | None = None
+        self._watch: Interest | None = None
         session.waiting(life, self._wake)
 
     def leave(self) -> None:
         """Nothing of it is left at the backend, or the session has been told so."""
         self._session.not_waiting(self._life, self._wake)
-        if self._interest is not None:
-            self._session.driver.unlisten(self._interest)
+        for interest in (self._interest, self._watch):
+            if interest is not None:
+                self._session.driver.unlisten(interest)
 
     async def granted(self, roll: Roll, until: float | None) -> Claim | None:
         """Wait for the head of the queue; None if the time came first."""
@@ -286,6 +306,9 @@ class _Waiter:
                 until,
                 ttl,
             )
+            if self._ask is not None:
+                # After the reading: a place only gets better, so it is as good at this moment.
+                self._width = await self._ask(life, until)
 
     async def _listening(self, before: str | None) -> bool:
         """Watch the claim before ours; say whether that is new, so that one must look again."""
@@ -293,6 +316,8 @@ class _Waiter:
         interest = Interest(self._life.id, self._roster, self._id, before, self._width)
         if interest == self._interest:
             return False
+        if self._ask is not None and self._watch is None:
+            await self._watching()
         if self._interest is not None:
             driver.unlisten(self._interest)
             self._interest = None
@@ -302,3 +327,11 @@ class _Waiter:
             return False  # no push for now: the bounded look does, and tries again
         self._interest = interest
         return True
+
+    async def _watching(self) -> None:
+        """Hear of a width that changes."""
+        session = self._session
+        watch = Interest("", self._roster, session.runtime.unique(), None, watch=True)
+        with contextlib.suppress(Unavailable):  # as above: the bounded look finds it, too
+            await session.driver.listen(watch, self._wake.set)
+            self._watch = watch

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
 from .._lease import BaseLease, State
@@ -17,6 +18,7 @@ from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
 
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound="AbstractContextManager[Any]")
 
 
 class Loss:
@@ -91,7 +93,66 @@ class Lease(BaseLease):
             error.add_note(f"tenure: {loss}")
 
 
-class Lock:
+class Guard(Generic[H]):
+    """What a `with` block or a decorated function can hold: a lock, a semaphore, many locks."""
+
+    __slots__ = ("_entered", "_session", "timeout")
+
+    def __init__(self, session: Session, timeout: float | None) -> None:
+        self._session = session
+        self._entered: dict[object, list[H]] = {}
+        self.timeout = checked_timeout(timeout)
+
+    def acquire(self, timeout: float | None = None) -> H:
+        """Acquire it, waiting in turn; `timeout` in seconds, None for its own."""
+        raise NotImplementedError
+
+    def _until(self, timeout: float | None) -> tuple[float | None, float | None]:
+        """For how long to wait, in seconds, and until when."""
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        return seconds, None if seconds is None else self._session.now() + seconds
+
+    def __enter__(self) -> H:
+        lease = self.acquire()
+        self._entered.setdefault(self._session.runtime.caller(), []).append(lease)
+        return lease
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        caller = self._session.runtime.caller()
+        leases = self._entered[caller]
+        lease = leases.pop()
+        if not leases:
+            del self._entered[caller]
+        lease.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function: each call runs while holding it."""
+        import inspect  # dear to import, and decorating is rare
+
+        if inspect.iscoroutinefunction(function):
+            raise InvalidArgument(
+                f"{function.__qualname__} is a coroutine function: use a lock of tenure.aio"
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{function.__qualname__} is a generator function: it would run after the release;"
+                " use `with` inside of it"
+            )
+
+        @functools.wraps(function)
+        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return function(*args, **kwargs)
+
+        return locked
+
+
+class Lock(Guard[Lease]):
     """A lock's name and mode. Acquiring it returns a `Lease`; the lock itself holds nothing.
 
     As a context manager it acquires on entry and releases on exit, raising
@@ -99,12 +160,11 @@ class Lock:
     each call. One lock may be used by many threads at a time.
     """
 
-    __slots__ = ("_entered", "_recipe", "timeout")
+    __slots__ = ("_recipe",)
 
     def __init__(self, session: Session, name: str, timeout: float | None, shared: bool) -> None:
+        super().__init__(session, timeout)
         self._recipe = LockRecipe(session, checked_name(name), shared, Lease)
-        self._entered: dict[object, list[Lease]] = {}
-        self.timeout = checked_timeout(timeout)
 
     @property
     def name(self) -> str:
@@ -124,8 +184,7 @@ class Lock:
         `Unavailable` if the backend cannot be reached for a whole TTL; then nothing
         is held and no place in the queue is kept.
         """
-        seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        until = None if seconds is None else self._recipe.now() + seconds
+        seconds, until = self._until(timeout)
         lease = drive(self._recipe.acquire(until))
         if lease is None:
             raise AcquireTimeout(f"{self.name!r} was still taken after {seconds:g} s")
@@ -138,45 +197,6 @@ class Lock:
     def holder(self) -> Holder | None:
         """Who holds the lock, as far as the backend tells; None if nobody does."""
         return drive(self._recipe.holder())
-
-    def __enter__(self) -> Lease:
-        lease = self.acquire()
-        self._entered.setdefault(self._recipe.caller(), []).append(lease)
-        return lease
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        caller = self._recipe.caller()
-        leases = self._entered[caller]
-        lease = leases.pop()
-        if not leases:
-            del self._entered[caller]
-        lease.__exit__(kind, error, trace)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate a function: each call runs while holding the lock."""
-        import inspect  # dear to import, and decorating is rare
-
-        if inspect.iscoroutinefunction(function):
-            raise InvalidArgument(
-                f"{function.__qualname__} is a coroutine function: use a lock of tenure.aio"
-            )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidArgument(
-                f"{function.__qualname__} is a generator function: it would run after the release;"
-                " use `with` inside of it"
-            )
-
-        @functools.wraps(function)
-        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self:
-                return function(*args, **kwargs)
-
-        return locked
 
     def __repr__(self) -> str:
         return f"<{'shared ' if self.shared else ''}lock {self.name!r}>"

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
 from .._lease import BaseLease, State
@@ -19,6 +19,7 @@ from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
 
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound="AbstractAsyncContextManager[Any]")
 
 
 class Loss:
@@ -147,7 +148,61 @@ class _CancelOnLoss(AbstractAsyncContextManager[None]):
             raise self._lease._loss() from error
 
 
-class Lock:
+class Guard(Generic[H]):
+    """What a `with` block or a decorated function can hold: a lock, a semaphore, many locks."""
+
+    __slots__ = ("_entered", "_session", "timeout")
+
+    def __init__(self, session: Session, timeout: float | None) -> None:
+        self._session = session
+        self._entered: dict[object, list[H]] = {}
+        self.timeout = checked_timeout(timeout)
+
+    async def acquire(self, timeout: float | None = None) -> H:
+        """Acquire it, waiting in turn; `timeout` in seconds, None for its own."""
+        raise NotImplementedError
+
+    def _until(self, timeout: float | None) -> tuple[float | None, float | None]:
+        """For how long to wait, in seconds, and until when."""
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        return seconds, None if seconds is None else self._session.now() + seconds
+
+    async def __aenter__(self) -> H:
+        lease = await self.acquire()
+        self._entered.setdefault(self._session.runtime.caller(), []).append(lease)
+        return lease
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        caller = self._session.runtime.caller()
+        leases = self._entered[caller]
+        lease = leases.pop()
+        if not leases:
+            del self._entered[caller]
+        await lease.__aexit__(kind, error, trace)
+
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Decorate a coroutine function: each call runs while holding it."""
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidArgument(
+                f"{function!r} is not a coroutine function: use a lock of tenure.connect()"
+            )
+
+        @functools.wraps(function)
+        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return locked
+
+
+class Lock(Guard[Lease]):
     """A lock's name and mode. Acquiring it returns a `Lease`; the lock itself holds nothing.
 
     As a context manager it acquires on entry and releases on exit, raising
@@ -155,12 +210,11 @@ class Lock:
     each call. One lock may be used by many tasks at a time.
     """
 
-    __slots__ = ("_entered", "_recipe", "timeout")
+    __slots__ = ("_recipe",)
 
     def __init__(self, session: Session, name: str, timeout: float | None, shared: bool) -> None:
+        super().__init__(session, timeout)
         self._recipe = LockRecipe(session, checked_name(name), shared, Lease)
-        self._entered: dict[object, list[Lease]] = {}
-        self.timeout = checked_timeout(timeout)
 
     @property
     def name(self) -> str:
@@ -180,8 +234,7 @@ class Lock:
         `Unavailable` if the backend cannot be reached for a whole TTL; then nothing
         is held and no place in the queue is kept.
         """
-        seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        until = None if seconds is None else self._recipe.now() + seconds
+        seconds, until = self._until(timeout)
         lease = await self._recipe.acquire(until)
         if lease is None:
             raise AcquireTimeout(f"{self.name!r} was still taken after {seconds:g} s")
@@ -194,40 +247,6 @@ class Lock:
     async def holder(self) -> Holder | None:
         """Who holds the lock, as far as the backend tells; None if nobody does."""
         return await self._recipe.holder()
-
-    async def __aenter__(self) -> Lease:
-        lease = await self.acquire()
-        self._entered.setdefault(self._recipe.caller(), []).append(lease)
-        return lease
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        caller = self._recipe.caller()
-        leases = self._entered[caller]
-        lease = leases.pop()
-        if not leases:
-            del self._entered[caller]
-        await lease.__aexit__(kind, error, trace)
-
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]]
-    ) -> Callable[P, Coroutine[Any, Any, R]]:
-        """Decorate a coroutine function: each call runs while holding the lock."""
-        if not inspect.iscoroutinefunction(function):
-            raise InvalidArgument(
-                f"{function!r} is not a coroutine function: use a lock of tenure.connect()"
-            )
-
-        @functools.wraps(function)
-        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with self:
-                return await function(*args, **kwargs)
-
-        return locked
 
     def __repr__(self) -> str:
         return f"<{'shared ' if self.shared else ''}lock {self.name!r}>"
