@@ -17,6 +17,8 @@ _STALE = pytest.StashKey[str]()
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run that passed, but found something else than the page says."""
+    if hasattr(session.config, "workerinput"):
+        return  # a part of the run; the whole is judged by the process that shared it out
     results, page = (os.environ.get(f"TENURE_KIT_{name}") for name in ("RESULTS", "TABLE"))
     if not results or not page or exitstatus != pytest.ExitCode.OK:
         return
