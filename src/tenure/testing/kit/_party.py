@@ -117,6 +117,10 @@ class Bell:
             await self._env.until(lambda: self.rung > self._heard, PUSH_SECONDS_MAX, waiting)
         self._heard = self.rung
 
+    def reset(self) -> None:
+        """Take what it has rung until now as heard."""
+        self._heard = self.rung
+
     def stop(self) -> None:
         """Ring no more."""
         self._driver.unlisten(self.interest)
@@ -136,6 +140,8 @@ class Waiter:
         """Say whether it is granted; if it is not, listen to the claim before it."""
         driver, width = self._party.driver, self._width
         while True:
+            if self.bell is not None:
+                self.bell.reset()  # what rings from now on may be news that the read has missed
             roll = await self._party.read(self._claim, width)
             assert roll.mine == self._claim, f"{self._claim} is gone"
             if roll.rank < width:
@@ -152,9 +158,11 @@ class Waiter:
     async def granted(self, what: str) -> None:
         """Wait for the wake-ups that lead to its grant."""
         give_up = tenure.now() + PUSH_SECONDS_MAX
-        while not await self.looks():
+        while True:
             assert self.bell is not None
             await self.bell.heard(what)
+            if await self.looks():
+                break
             assert tenure.now() < give_up, f"{what} did not grant {self._claim}"
         self.stop()
 
