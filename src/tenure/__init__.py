@@ -12,21 +12,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._lease import State
-from ._model import Event, Holder
+from ._model import Candidate, Event, Holder, Leader
 from ._runtime._clock import now
 from ._sync import Coordinator, Lease, Lock, Loss, connect
 from .errors import (
     AcquireTimeout,
+    AlreadyJoined,
     AuthenticationFailed,
     BackendError,
+    CandidateNotFound,
     ClosedError,
     ForkedError,
+    GroupExists,
+    GroupNotEmpty,
+    GroupNotFound,
     InvalidArgument,
     InvalidName,
     InvalidURL,
     LeaseLost,
     LimitMismatch,
+    MemberExists,
+    MemberNotFound,
     OutcomeUnknown,
     ProtocolError,
     SessionLost,
@@ -38,35 +47,88 @@ from .errors import (
     WaitTimeout,
 )
 
+if TYPE_CHECKING:
+    from ._recipes.members import Change, MemberInfo, Members
+    from ._sync._election import Election, LeaderWatch, Term
+    from ._sync._group import Group, Member, Subscription, Watch
+
 __version__ = "0.1.0"
 
 __all__ = [
     "AcquireTimeout",
+    "AlreadyJoined",
     "AuthenticationFailed",
     "BackendError",
+    "Candidate",
+    "CandidateNotFound",
+    "Change",
     "ClosedError",
     "Coordinator",
+    "Election",
     "Event",
     "ForkedError",
+    "Group",
+    "GroupExists",
+    "GroupNotEmpty",
+    "GroupNotFound",
     "Holder",
     "InvalidArgument",
     "InvalidName",
     "InvalidURL",
+    "Leader",
+    "LeaderWatch",
     "Lease",
     "LeaseLost",
     "LimitMismatch",
     "Lock",
     "Loss",
+    "Member",
+    "MemberExists",
+    "MemberInfo",
+    "MemberNotFound",
+    "Members",
     "OutcomeUnknown",
     "ProtocolError",
     "SessionLost",
     "State",
     "StorageError",
+    "Subscription",
     "TenureError",
+    "Term",
     "Unavailable",
     "UnknownDriver",
     "Unsupported",
     "WaitTimeout",
+    "Watch",
     "connect",
     "now",
 ]
+
+# What only some programs need is imported when it is first asked for.
+_LAZY = {
+    "Change": "._recipes.members",
+    "Election": "._sync._election",
+    "Group": "._sync._group",
+    "LeaderWatch": "._sync._election",
+    "Member": "._sync._group",
+    "MemberInfo": "._recipes.members",
+    "Members": "._recipes.members",
+    "Subscription": "._sync._group",
+    "Term": "._sync._election",
+    "Watch": "._sync._group",
+}
+
+
+if not TYPE_CHECKING:  # else a checker would find every name here
+
+    def __getattr__(name: str) -> object:
+        """What few programs need, imported when it is first asked for."""
+        module = _LAZY.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(module, __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

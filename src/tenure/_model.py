@@ -85,6 +85,23 @@ class Holder(NamedTuple):
     since: float | None = None
 
 
+class Leader(NamedTuple):
+    """Who leads an election. `since` is Unix time; `value` is what the leader has published."""
+
+    owner: str
+    token: int
+    value: Any
+    since: float
+
+
+class Candidate(NamedTuple):
+    """Who waits to lead. `id` is the campaign's own, unique; `since` is Unix time."""
+
+    owner: str
+    id: str
+    since: float
+
+
 class Taken(NamedTuple):
     """A native mutex that is held, for an operator to read.
 

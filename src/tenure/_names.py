@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "barrier", "claims", "election", "estate", "group", "latch", "leader", "member", "semaphore"
+    "barrier",
+    "candidate",
+    "claims",
+    "election",
+    "estate",
+    "group",
+    "latch",
+    "leader",
+    "member",
+    "semaphore",
 ]
 
 

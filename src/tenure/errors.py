@@ -11,15 +11,22 @@ from typing import Any
 
 __all__ = [
     "AcquireTimeout",
+    "AlreadyJoined",
     "AuthenticationFailed",
     "BackendError",
+    "CandidateNotFound",
     "ClosedError",
     "ForkedError",
+    "GroupExists",
+    "GroupNotEmpty",
+    "GroupNotFound",
     "InvalidArgument",
     "InvalidName",
     "InvalidURL",
     "LeaseLost",
     "LimitMismatch",
+    "MemberExists",
+    "MemberNotFound",
     "OutcomeUnknown",
     "ProtocolError",
     "SessionLost",
@@ -82,6 +89,34 @@ class LimitMismatch(InvalidArgument):
 
 class WaitTimeout(TenureError, TimeoutError):
     """What was waited for had not come when the timeout passed; nothing is left behind."""
+
+
+class CandidateNotFound(TenureError, LookupError):
+    """Nobody of that name waits to lead the election; the leader still leads."""
+
+
+class GroupExists(TenureError):
+    """There is a group of that name already."""
+
+
+class GroupNotFound(TenureError, LookupError):
+    """There is no group of that name, or it was deleted."""
+
+
+class GroupNotEmpty(TenureError):
+    """The group has members, or estates that nobody has inherited; it was not deleted."""
+
+
+class MemberExists(TenureError):
+    """The group has a living member of that id already, or somebody handles its estate."""
+
+
+class AlreadyJoined(MemberExists):
+    """This very coordinator is a member of that id already."""
+
+
+class MemberNotFound(TenureError, LookupError):
+    """The group has no living member of that id."""
 
 
 class SessionLost(TenureError):

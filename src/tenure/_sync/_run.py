@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from .._runtime.thread import drive as run
+from contextlib import AbstractContextManager, nullcontext
 
-__all__ = ["run"]
+from .._runtime.thread import drive as run
+from ._lock import Lease
+
+__all__ = ["run", "while_held"]
+
+
+def while_held(lease: Lease) -> AbstractContextManager[None]:
+    """Nothing: a thread cannot be cancelled. The asyncio twin cancels the body on loss."""
+    return nullcontext()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._coordinator import make_session
 from .._model import Event
 from .._runtime.aio import AsyncioRuntime
 from .._session import Session
 from ._lock import Lock
+from ._run import run
+
+if TYPE_CHECKING:
+    from ._election import Election
+    from ._group import Group
 
 
 class Coordinator:
@@ -41,6 +46,24 @@ class Coordinator:
         where the driver has none.
         """
         return Lock(self._session, name, timeout, shared)
+
+    def election(self, name: str) -> Election:
+        """The election of one leader under a name of up to 1,000 characters."""
+        from ._election import Election
+
+        return Election(self._session, name)
+
+    def group(self, name: str) -> Group:
+        """A group of members, by its name. Nothing is asked of the backend yet."""
+        from ._group import Group
+
+        return Group(self._session, name)
+
+    async def groups(self) -> tuple[str, ...]:
+        """The names of all groups, sorted."""
+        from .._recipes.group import groups
+
+        return tuple(await run(groups(self._session)))
 
     async def close(self) -> None:
         """Release all that it holds and disconnect. Does nothing the second time."""
