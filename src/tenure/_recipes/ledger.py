@@ -36,10 +36,10 @@ async def patiently(session: Session, call: Callable[[], Awaitable[T]], until: f
         give_up = min(give_up, until)
     pause = 0.02
     while True:
-        session.check_open()
         try:
             return await call()
         except Unavailable:
+            session.check_open()
             now = runtime.now()
             if now >= give_up:
                 raise
