@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ._lease import State
@@ -49,8 +50,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._recipes.members import Change, MemberInfo, Members
+    from ._sync._barrier import Barrier, Latch
     from ._sync._election import Election, LeaderWatch, Term
     from ._sync._group import Group, Member, Subscription, Watch
+    from ._sync._multilock import MultiLease, MultiLock, RWLock
+    from ._sync._semaphore import Permit, Semaphore
 
 __version__ = "0.1.0"
 
@@ -59,6 +63,7 @@ __all__ = [
     "AlreadyJoined",
     "AuthenticationFailed",
     "BackendError",
+    "Barrier",
     "Candidate",
     "CandidateNotFound",
     "Change",
@@ -75,6 +80,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidName",
     "InvalidURL",
+    "Latch",
     "Leader",
     "LeaderWatch",
     "Lease",
@@ -87,8 +93,13 @@ __all__ = [
     "MemberInfo",
     "MemberNotFound",
     "Members",
+    "MultiLease",
+    "MultiLock",
     "OutcomeUnknown",
+    "Permit",
     "ProtocolError",
+    "RWLock",
+    "Semaphore",
     "SessionLost",
     "State",
     "StorageError",
@@ -106,13 +117,20 @@ __all__ = [
 
 # What only some programs need is imported when it is first asked for.
 _LAZY = {
+    "Barrier": "._sync._barrier",
     "Change": "._recipes.members",
     "Election": "._sync._election",
     "Group": "._sync._group",
+    "Latch": "._sync._barrier",
     "LeaderWatch": "._sync._election",
     "Member": "._sync._group",
     "MemberInfo": "._recipes.members",
     "Members": "._recipes.members",
+    "MultiLease": "._sync._multilock",
+    "MultiLock": "._sync._multilock",
+    "Permit": "._sync._semaphore",
+    "RWLock": "._sync._multilock",
+    "Semaphore": "._sync._semaphore",
     "Subscription": "._sync._group",
     "Term": "._sync._election",
     "Watch": "._sync._group",

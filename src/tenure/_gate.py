@@ -126,6 +126,10 @@ class Gates:
                 gate.queue.remove(ticket)
             self._advance(ticket.name, gate)
 
+    def taken(self, name: str) -> bool:
+        """Say whether somebody here holds the name, or waits for it."""
+        return name in self._gates
+
     def waiting(self, name: str) -> int:
         """How many local acquires stand in the queue of a name."""
         gate = self._gates.get(name)

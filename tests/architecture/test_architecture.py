@@ -44,7 +44,7 @@ LAYERS = {
     "_coordinator": {"errors", "_model", "_url", "_runtime.base", "_session", "drivers.registry"},
     "_sync": {"errors", "_model", "_lease", "_session", "_recipes", "_coordinator", "_runtime"},
     "aio": {"errors", "_model", "_lease", "_session", "_recipes", "_coordinator", "_runtime"},
-    "__init__": {"errors", "_model", "_lease", "_sync", "_runtime._clock"},
+    "__init__": {"errors", "_model", "_lease", "_sync", "_recipes", "_runtime._clock"},
     "__main__": {"cli"},
 }
 

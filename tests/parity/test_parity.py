@@ -12,21 +12,42 @@ import pytest
 import tenure
 import tenure.aio
 
-CLASSES = ("Coordinator", "Lease", "Lock", "Loss")
-ONLY_ASYNCIO = {"Lease": {"cancel_on_loss"}}
+CLASSES = (
+    "Coordinator",
+    "Group",
+    "Lease",
+    "Lock",
+    "Loss",
+    "Member",
+    "Subscription",
+    "Watch",
+)
+ONLY_ASYNCIO = {"Lease": {"cancel_on_loss"}, "Member": {"cancel_on_loss"}}
 """A thread cannot be cancelled, so there is nothing to offer in its place."""
 
 FOR_THE_SESSION = {"end", "doubt", "release_at_close"}
 """What the session calls on a lease, in both flavours alike."""
 
-DUNDERS = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
-COMPARED_DUNDERS = {"__enter__", "__exit__", "__call__", "__bool__", "__repr__", "__init__"}
+DUNDERS = {
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+}
+COMPARED_DUNDERS = {
+    *("__enter__", "__exit__", "__call__", "__bool__", "__repr__", "__init__"),
+    *("__iter__", "__next__"),
+}
 
 AWAITED = {
-    "Coordinator": {"close", "__enter__", "__exit__"},
+    "Coordinator": {"close", "groups", "__enter__", "__exit__"},
+    "Group": {"create", "delete", "exists", "join", "member", "members", "on_change"},
     "Lease": {"release", "__enter__", "__exit__"},
     "Lock": {"acquire", "try_acquire", "holder", "__enter__", "__exit__"},
     "Loss": {"wait"},
+    "Member": {"leave", "release", "update", "__enter__", "__exit__"},
+    "Subscription": {"close", "__enter__", "__exit__"},
+    "Watch": {"close", "next", "__next__", "__enter__", "__exit__"},
 }
 """What waits, or talks to the backend. Everything else is answered at once in both APIs."""
 

@@ -56,9 +56,12 @@ class PostedLease(BaseLease):
                     life, lambda: driver.amend(claim, body), None, session.ttl / 3
                 )
             except SessionLost as error:
-                # Nobody else may write it: so it was removed, with all that it stood for.
-                session.lose(life, str(error))
+                await self._removed(error)
                 raise self._loss() from error
+
+    async def _removed(self, error: SessionLost) -> None:
+        """It is not shown any more. Nobody else may write it: so the session is dead."""
+        self._session.lose(self._life, str(error))
 
     async def _release(self) -> None:
         try:

@@ -9,24 +9,35 @@ A coordinator belongs to the event loop that it was connected in.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ._coordinator import Coordinator, connect
 from ._lock import Lease, Lock, Loss
 
 if TYPE_CHECKING:
+    from ._barrier import Barrier, Latch
     from ._election import Election, LeaderWatch, Term
     from ._group import Group, Member, Subscription, Watch
+    from ._multilock import MultiLease, MultiLock, RWLock
+    from ._semaphore import Permit, Semaphore
 
 __all__ = [
+    "Barrier",
     "Coordinator",
     "Election",
     "Group",
+    "Latch",
     "LeaderWatch",
     "Lease",
     "Lock",
     "Loss",
     "Member",
+    "MultiLease",
+    "MultiLock",
+    "Permit",
+    "RWLock",
+    "Semaphore",
     "Subscription",
     "Term",
     "Watch",
@@ -35,10 +46,17 @@ __all__ = [
 
 # What only some programs need is imported when it is first asked for.
 _LAZY = {
+    "Barrier": "._barrier",
     "Election": "._election",
     "Group": "._group",
+    "Latch": "._barrier",
     "LeaderWatch": "._election",
     "Member": "._group",
+    "MultiLease": "._multilock",
+    "MultiLock": "._multilock",
+    "Permit": "._semaphore",
+    "RWLock": "._multilock",
+    "Semaphore": "._semaphore",
     "Subscription": "._group",
     "Term": "._election",
     "Watch": "._group",

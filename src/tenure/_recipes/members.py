@@ -1,0 +1,212 @@
+"""Members of a group: what others read of them, how two readings differ, and the lease."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, overload
+
+from .._model import Claim
+from ..errors import SessionLost
+from . import payload
+from .post import PostedLease
+
+ChangeKind = Literal["joined", "left", "changed", "lagged"]
+
+
+class MemberInfo(NamedTuple):
+    """A member of a group, as everybody can read it.
+
+    `token` is the fencing token of its membership, and `owner` its coordinator's owner.
+    `joined` is Unix time by the member's own clock, for people to read; `last_seen`, in
+    seconds ago, is when its session was renewed last, and None where nobody asked for it.
+    """
+
+    id: str
+    capabilities: Any
+    owner: str
+    token: int
+    joined: float
+    last_seen: float | None = None
+
+
+class Change(NamedTuple):
+    """One change of a group's membership.
+
+    `member` is the one that joined, left or changed; for one that left, what was known of
+    it last. `before` is what it was before it changed. Of kind `lagged`, without a member:
+    the watcher looked too rarely, and what follows is the difference, not each step.
+    """
+
+    kind: ChangeKind
+    member: MemberInfo | None = None
+    before: MemberInfo | None = None
+
+
+class Members(Sequence[MemberInfo]):
+    """The members of a group at one moment, in the order in which they joined. Immutable."""
+
+    __slots__ = ("_by_id", "_claims", "_infos", "group", "unreadable")
+
+    group: str
+    """The group's name."""
+    unreadable: int
+    """How many entries were not written by Tenure, and are left out."""
+
+    def __init__(self, group: str, claims: Iterable[Claim]) -> None:
+        self.group = group
+        self.unreadable = 0
+        self._claims: dict[str, Claim] = {}
+        self._by_id: dict[str, MemberInfo] = {}
+        for claim in claims:
+            info = _read(claim)
+            if info is None:
+                self.unreadable += 1
+                continue
+            # Two of one id: the first is dying, and the backend has not buried it yet.
+            other = self._by_id.get(info.id)
+            if other is None or other.token < info.token:
+                self._by_id.pop(info.id, None)
+                self._by_id[info.id] = info
+                self._claims[info.id] = claim
+        self._infos = tuple(self._by_id.values())
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The members' ids."""
+        return tuple(self._by_id)
+
+    def get(self, id: str) -> MemberInfo | None:
+        """The member of an id; None if there is none."""
+        return self._by_id.get(id)
+
+    def session_of(self, id: str) -> str:
+        """The session of the member of an id."""
+        return self._claims[id].session
+
+    def changes(self, later: Members) -> list[Change]:
+        """What happened between this moment and a later one: who left, changed, and joined."""
+        gone, changed = [], []
+        for info in self._infos:
+            now = later.get(info.id)
+            if now is None or now.token != info.token:
+                gone.append(Change("left", info))
+            elif later._claims[info.id].body != self._claims[info.id].body:
+                changed.append(Change("changed", now, info))
+        joined = []
+        for info in later:
+            before = self.get(info.id)
+            if before is None or before.token != info.token:
+                joined.append(Change("joined", info))
+        return gone + changed + joined
+
+    @overload
+    def __getitem__(self, index: int) -> MemberInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[MemberInfo, ...]: ...
+    def __getitem__(self, index: int | slice) -> MemberInfo | tuple[MemberInfo, ...]:
+        return self._infos[index]
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __iter__(self) -> Iterator[MemberInfo]:
+        return iter(self._infos)
+
+    def __contains__(self, wanted: object) -> bool:
+        return wanted in self._infos if isinstance(wanted, tuple) else wanted in self._by_id
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.ids[:10])) + (", …" if len(self) > 10 else "")
+        count = f"{len(self)} member{'' if len(self) == 1 else 's'}"
+        return f"<{count} of {self.group!r}{': ' if shown else ''}{shown}>"
+
+
+def _read(claim: Claim) -> MemberInfo | None:
+    """What a claim says of a member; None if somebody else wrote it."""
+    found = payload.decode(claim.body)
+    if found is None:
+        return None
+    id, token, at = found.get("id"), found.get("token"), found.get("at")
+    if not isinstance(id, str) or not isinstance(token, int) or not isinstance(at, int | float):
+        return None
+    return MemberInfo(id, found.get("capabilities"), claim.owner, token, float(at))
+
+
+class BaseMember(PostedLease):
+    """What the members of both APIs share. Made by `join`, never by hand."""
+
+    __slots__ = ("_capabilities", "_joined", "group", "id")
+
+    group: str
+    """The group's name."""
+    id: str
+    """The member's id, which no other member of the group has."""
+
+    def _introduce(self, group: str, id: str, capabilities: str) -> str:
+        """What it shows when it enters."""
+        self.group = group
+        self.id = id
+        self._joined = round(self._session.runtime.wall(), 3)
+        self._capabilities = capabilities
+        return self._shown()
+
+    def _shown(self) -> str:
+        return self._body(self._capabilities)
+
+    def _body(self, capabilities: str) -> str:
+        known = {"id": self.id, "token": self.token, "at": self._joined}
+        return f'{json.dumps(known, separators=(",", ":"))[:-1]},"capabilities":{capabilities}}}'
+
+    @property
+    def capabilities(self) -> Any:
+        """What it has published, as a copy."""
+        return json.loads(self._capabilities)
+
+    async def _update(self, capabilities: Any) -> None:
+        text = payload.encode(capabilities, "capabilities")
+        await self._rewrite(self._body(text))
+        self._capabilities = text
+
+    async def _stands(self) -> bool:
+        """Say whether the group still has its claim."""
+        session, life, claim = self._session, self._life, self._claim
+        if claim is None:
+            return False
+        roll = await session.retry(
+            life,
+            lambda: session.driver.read(life.id, claim.roster, claim.id),
+            None,
+            session.ttl / 3,
+        )
+        return roll.mine is not None
+
+    async def _removed(self, error: SessionLost) -> None:
+        # Either the session is dead, or the group was deleted by force: the session says which.
+        session, life = self._session, self._life
+        try:
+            await session.driver.renew(life.id)
+        except SessionLost:
+            session.lose(life, str(error))
+            return
+        await self._dismiss(f"the member was removed from the group {self.group!r}")
+
+    async def _dismiss(self, reason: str) -> None:
+        """Lose this membership alone: the session, and what else it holds, goes on."""
+        session, life, grant, claim = self._session, self._life, self._grant, self._claim
+        session.drop(life, self)
+        self._claim = None
+        if claim is not None:
+            session.owe(life, claim.roster, claim.id)
+        try:
+            if grant is not None:
+                assert session.driver.mutex is not None
+                await session.driver.mutex.unseize(grant)
+            else:
+                session.owe(life, self._roster, self._id)
+        finally:
+            self.end(reason)
+
+    def __repr__(self) -> str:
+        start = f"lease {self.name!r}"
+        return super().__repr__().replace(start, f"member {self.id!r} of {self.group!r}", 1)
