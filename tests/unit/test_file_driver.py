@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -115,6 +116,7 @@ def test_an_unfit_lock_file_is_refused(
     shared: bool,
 ) -> None:
     """What is no plain file of our own is refused by name, untouched, and leaves nothing open."""
+    held(client, "another").release()
     path = lock_file(folder)
     make(path)
     before = path.lstat()
@@ -215,8 +217,7 @@ def replace(path: Path) -> None:
 
 
 def bury(path: Path) -> None:
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     path.parent.touch()
 
 

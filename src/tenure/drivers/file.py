@@ -1,9 +1,10 @@
-"""Locks between the processes of one machine, on files: `file:///var/lock/app`.
+"""Coordination between the processes of one machine, on files: `file:///var/lock/app`.
 
-The lock is the kernel's: `flock` on one file per name. It goes the moment that its
+A lock is the kernel's: `flock` on one file per name. It goes the moment that its
 holder's process dies, needs no renewal, and survives a pause of any length. The file
 stays; it holds the last token, the time and the holder, for the next holder and for
-a curious operator.
+a curious operator. Rosters and records are documents, each in a file of its own, and
+a claim is as alive as the process that keeps its session's file locked.
 
 Facts that shape this file: the child of a fork shares its parent's lock, so the
 child closes its copy at once, and never unlocks. A file that was deleted or replaced
@@ -14,28 +15,37 @@ locked. A symbolic link, or a file of an unusual kind or owner, is refused.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
-import hashlib
 import os
-import re
 import stat
+from collections.abc import Callable, Collection, Sequence
 from fcntl import flock
+from typing import Any, ParamSpec, TypeVar
 
-from .._model import Grant, Holder, Traits
+from .._model import Grant, Holder, Interest, Roll, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
-from ..errors import InvalidURL, SessionLost, StorageError, TenureError, Unavailable
+from ..errors import InvalidURL, SessionLost, StorageError, Unavailable
 from ..wires.changes import AsyncFileChanges, SyncFileChanges
-from .base import Driver, Lost, Mutex
+from ._file_documents import Documents, document_path
+from ._file_ear import Ear
+from ._file_holders import RECORD_BYTES_MAX, WAITING_BYTES, holder, taken, waited_for
+from ._file_names import (
+    MAKE,
+    check_fit,
+    file_name,
+    lock_file,
+    make_folder,
+    storage_error,
+)
+from ._file_sessions import Sessions
+from .base import Lost, Mutex, Wake
+from .document import Document, DocumentDriver
 
-RECORD_BYTES_MAX = 512
-WAITING_BYTES = 15
-"""Behind the record stands a time in milliseconds: until then, somebody waits."""
+__all__ = ["FileDriver", "file_name"]
 
-WAITING_MS_MAX = 1000
-"""A mark that lies farther ahead was made by another clock."""
+OWNER_BYTES_MAX = 200
 
 MAKE_WAY_SECONDS = 0.002
 """How long a holder that was waited for keeps away. Waking a waiter takes a tenth of it."""
@@ -44,29 +54,18 @@ MAKE_WAY_MAX = 1024
 
 DRAWS_MAX = 2000
 
+SAVE_PAUSE_SECONDS = 0.001
+"""How long to keep away from a document that somebody else is saving."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
-_RECORD = re.compile(rb"(\d+) (\d+) ([^\n]*)\n")
-_PLAIN = re.compile(r"[a-z0-9_-](?:[a-z0-9_.-]{0,98}[a-z0-9_-])?", re.ASCII)
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_HINTS = {
-    errno.ELOOP: "it is a symbolic link; a lock file must be a plain file",
-    errno.EACCES: "it belongs to another user, or its folder does; use a folder of your own",
-    errno.EPERM: "it belongs to another user, or its folder does; use a folder of your own",
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only; name another folder in the URL",
-    errno.EMFILE: "too many open files: each held lock needs one; raise `ulimit -n`",
-    errno.ENFILE: "the system has too many open files",
-    errno.ENOLCK: "the file system has no working locks (NFS?); use a local folder",
-    errno.EISDIR: "it is a directory; a lock file must be a plain file",
-    errno.EEXIST: "it is a file; the URL names a folder",
-    errno.ENOTDIR: "a part of the path is not a directory",
-}
 
 
-class FileDriver(Driver, Mutex):
-    """The native mutex over `flock`."""
+class FileDriver(DocumentDriver, Mutex):
+    """The native mutex over `flock`, and the document rung over files."""
 
     traits = Traits(
         scope="processes",
@@ -89,7 +88,10 @@ class FileDriver(Driver, Mutex):
         self._folder = os.path.join(url.path, file_name(namespace))
         self.owner = b""
         self.user = os.geteuid()
-        self._sessions: set[str] = set()
+        self._owner = ""
+        self._sessions = Sessions(self._folder, self.user, runtime)
+        self._documents = Documents(self._folder, self.user, runtime)
+        self._ear = Ear(runtime, self._folder, self.traits.poll)
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
         self._changes: list[SyncFileChanges | AsyncFileChanges] = []
@@ -102,10 +104,7 @@ class FileDriver(Driver, Mutex):
         await self.runtime.blocking(self._make_folder)
 
     def _make_folder(self) -> None:
-        try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise _storage(error, self._folder) from error
+        make_folder(self._folder)
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
 
@@ -114,6 +113,8 @@ class FileDriver(Driver, Mutex):
         while self._held:
             self._held.popitem()[1].drop()
         self._forget_changes()
+        self._sessions.abandon()
+        await self._ear.close()
 
     def _forget_changes(self) -> None:
         while self._changes:
@@ -124,36 +125,111 @@ class FileDriver(Driver, Mutex):
         while self._held:
             os.close(self._held.popitem()[1].file)
         self._forget_changes()
+        self._sessions.abandon()
+        self._ear.abandon()
 
     # -- the session is the process itself -------------------------------------------
 
     async def start(self, owner: str, lost: Lost) -> str:
-        self.owner = owner.replace("\n", " ").encode()[: RECORD_BYTES_MAX - 64]
+        self._owner = owner.replace("\n", " ")
+        self.owner = self._owner.encode()[:OWNER_BYTES_MAX]
         session = self.runtime.unique()
-        self._sessions.add(session)
+        self._sessions.begin(session)
+        # Locks need no session's file, so whatever is wrong with it is told to the first claim.
+        try:
+            await self._shown(session)
+        except (StorageError, Unavailable):
+            pass
+        except BaseException:
+            await self.runtime.finish(self._do(self._sessions.end, session))
+            raise
         return session
+
+    async def _shown(self, session: str) -> None:
+        # To the end even if we are cancelled meanwhile: a file has to be closed again.
+        await self.runtime.finish(self._do(self._sessions.show, session, self._owner))
 
     async def renew(self, session: str) -> None:
         for held in list(self._held.values()):
             if not await self.runtime.blocking(held.in_place):
                 raise SessionLost(f"the lock file {held.path} was deleted or replaced")
+        if not await self._do(self._sessions.in_place, session):
+            raise SessionLost("the session was ended, or its file was deleted or replaced")
 
     async def end(self, session: str) -> None:
-        self._sessions.discard(session)
-        for id, held in list(self._held.items()):
-            if held.session == session and self._held.pop(id, None) is not None:
-                held.drop()
+        try:
+            await self.runtime.finish(self._do(self._sessions.end, session))
+        finally:
+            for id, held in list(self._held.items()):
+                if held.session == session and self._held.pop(id, None) is not None:
+                    held.drop()
+        for roster in sorted(self._public.pop(session, ())):
+            await self.census(roster)  # buries its claims there, and tells the watchers
+
+    async def last_seen(self, session: str) -> float | None:
+        return 0.0 if await self.living((session,)) else None
+
+    async def living(self, sessions: Collection[str]) -> set[str]:
+        return await self._do(self._sessions.living, sessions)
+
+    # -- documents -------------------------------------------------------------------
+
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
+        await self._shown(session)
+        return await super().claim(session, roster, id, body, width, shared)
+
+    async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
+        if kind == "session":
+            lives = name in self._sessions or await self.living((name,))
+            return ({"owner": self._owner} if lives else None), None
+        document, version = await self._do(self._documents.load, kind, name)
+        if document is None and kind == "roster":
+            # Tokens go on from the clock's microseconds, as those of the locks do.
+            document = {"token": int(self.runtime.wall() * 1e6), "claims": []}
+        return document, version
+
+    async def save(self, kind: str, name: str, document: Document | None, version: Any) -> Any:
+        give_up = self.runtime.now() + self.patience
+        while True:
+            try:
+                return await self._do(self._documents.save, kind, name, document, version)
+            except BlockingIOError:
+                now = self.runtime.now()
+                if now >= give_up:
+                    path = document_path(self._folder, kind, name)
+                    raise Unavailable(f"{path}: a stopped process is saving it") from None
+            await self.runtime.sleep(now + SAVE_PAUSE_SECONDS * (0.5 + self.runtime.random()))
+
+    async def names(self, kind: str) -> Sequence[str]:
+        return await self._do(self._documents.names, kind)
+
+    async def listen(self, interest: Interest, wake: Wake) -> None:
+        await self._ear.listen(interest, wake)
+
+    def unlisten(self, interest: Interest) -> None:
+        self._ear.unlisten(interest)
+
+    async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        return await self.runtime.blocking(functools.partial(work, *args, **more))
 
     # -- the mutex ---------------------------------------------------------------------
 
     async def seize(
         self, session: str, name: str, id: str, *, shared: bool, until: float | None
     ) -> Grant | None:
-        path = lock_path(self._folder, name)
+        path, line = lock_file(self._folder, name)
         if path in self._make_way:
             # Our process is awake, and would win every race against those that must wake up.
             await self.runtime.sleep(self._make_way.pop(path, 0.0))
-        attempt = _Attempt(self, session, path, shared)
+        attempt = _Attempt(self, session, path, line, shared)
         try:
             if until is None:
                 token = attempt.lock() if self._inline else await self._elsewhere(attempt)
@@ -207,32 +283,37 @@ class FileDriver(Driver, Mutex):
                 self._make_way[held.path] = self.runtime.now() + MAKE_WAY_SECONDS
 
     async def holder(self, name: str) -> Holder | None:
-        path = lock_path(self._folder, name)
-        return await self.runtime.blocking(lambda: _holder(path))
+        return await self._do(holder, lock_file(self._folder, name)[0])
+
+    async def taken(self) -> Sequence[Taken]:
+        return await self._do(taken, self._folder, self.runtime.now())
 
     # -- files ---------------------------------------------------------------------------
 
     def open_file(self, path: str) -> int:
         """Open the lock file, making it, and its folder, if there is none."""
         try:
-            return os.open(path, _FLAGS, 0o600)
+            return os.open(path, MAKE, 0o600)
         except FileNotFoundError:
             self._make_folder()  # somebody cleaned up: the folder is ours to make again
         except OSError as error:
-            raise _storage(error, path) from error
+            raise storage_error(error, path) from error
         try:
-            return os.open(path, _FLAGS, 0o600)
+            return os.open(path, MAKE, 0o600)
         except OSError as error:
-            raise _storage(error, path) from error
+            raise storage_error(error, path) from error
 
 
 class _Attempt:
     """One acquire and what it locked: a file, until it is dropped or unlocked."""
 
-    __slots__ = ("_driver", "_shared", "file", "path", "session", "waited_for")
+    __slots__ = ("_driver", "_line", "_shared", "file", "path", "session", "waited_for")
 
-    def __init__(self, driver: FileDriver, session: str, path: str, shared: bool) -> None:
+    def __init__(
+        self, driver: FileDriver, session: str, path: str, line: bytes, shared: bool
+    ) -> None:
         self._driver = driver
+        self._line = line
         self._shared = shared
         self.session = session
         self.path = path
@@ -248,22 +329,14 @@ class _Attempt:
                 flock(self.file, _SHARED if self._shared else _EXCLUSIVE)
                 found = os.fstat(self.file)
                 if found.st_uid != self._driver.user or not stat.S_ISREG(found.st_mode):
-                    raise StorageError(self._unfit(found))
+                    check_fit(self.path, found, self._driver.user, "a lock file")
                 if found.st_nlink:
                     return self._draw_shared() if self._shared else self._draw()
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise _storage(error, self.path) from error
+                raise storage_error(error, self.path) from error
             self.drop()  # it was deleted or replaced before we had it: take the new one
-
-    def _unfit(self, found: os.stat_result) -> str:
-        if not stat.S_ISREG(found.st_mode):
-            return f"{self.path}: not a plain file, so it cannot be a lock file"
-        return (
-            f"{self.path}: belongs to user {found.st_uid}, not to us (user {self._driver.user}); "
-            "use a folder of your own"
-        )
 
     def in_place(self) -> bool:
         """Say whether the path still names the file that is locked."""
@@ -275,7 +348,7 @@ class _Attempt:
             same = False
         except OSError as error:
             if self.file >= 0:
-                raise _storage(error, self.path) from error
+                raise storage_error(error, self.path) from error
             same = True
         # Released meanwhile on another thread: then the descriptor may be another file's.
         return same or self.file < 0
@@ -288,10 +361,8 @@ class _Attempt:
     def _draw(self) -> int:
         """The next token, on record in the file before anybody sees it."""
         found = os.pread(self.file, RECORD_BYTES_MAX + WAITING_BYTES, 0)
-        waiting = found[RECORD_BYTES_MAX:]
-        if waiting.isdigit():
-            left = int(waiting) - self._driver.runtime.now() * 1000
-            self.waited_for = 0 < left < WAITING_MS_MAX
+        if len(found) > RECORD_BYTES_MAX:
+            self.waited_for = waited_for(found, self._driver.runtime.now())
         last, space, _ = found.partition(b" ")
         wall = self._driver.runtime.wall()
         # The clock's microseconds, so that tokens rise also if the file that had the last
@@ -300,7 +371,8 @@ class _Attempt:
         token = int(wall * 1e6)
         if space and last.isdigit() and len(last) < 20:
             token = max(token, int(last) + 1)
-        os.pwrite(self.file, b"%d %d %b\n" % (token, wall, self._driver.owner), 0)
+        record = b"%d %d %b\n%b" % (token, wall, self._driver.owner, self._line)
+        os.pwrite(self.file, record, 0)
         return token
 
     def _draw_shared(self) -> int:
@@ -328,46 +400,3 @@ class _Attempt:
         file, self.file = self.file, -1
         if file >= 0:
             os.close(file)
-
-
-@functools.lru_cache(maxsize=1024)
-def lock_path(folder: str, name: str) -> str:
-    """The path of a name's lock file."""
-    return os.path.join(folder, file_name(name) + ".lock")
-
-
-def file_name(name: str) -> str:
-    """A file name that is this name's alone, on any file system.
-
-    A plain one stays as it is; any other gets a readable start and a hash.
-    """
-    if _PLAIN.fullmatch(name):
-        return name
-    start = re.sub(r"[^a-z0-9_-]+", "_", name[:40].lower(), flags=re.ASCII)
-    return f"{start}~{hashlib.sha256(name.encode()).hexdigest()[:40]}"
-
-
-def _holder(path: str) -> Holder | None:
-    """Read who holds the lock, without touching it: a probe could turn others away."""
-    try:
-        with open(path, "rb") as file:
-            record = _RECORD.match(file.read(RECORD_BYTES_MAX))
-            inode = os.fstat(file.fileno()).st_ino
-    except OSError:
-        return None
-    try:
-        with open("/proc/locks", encoding="ascii") as table:
-            if not any(f":{inode} " in line and "FLOCK" in line for line in table):
-                return None
-    except OSError:
-        pass  # no such table here: the record is all there is
-    if record is None:
-        return Holder("unknown")
-    return Holder(record[3].decode(errors="replace"), int(record[1]), float(record[2]))
-
-
-def _storage(error: OSError, path: str) -> TenureError:
-    if isinstance(error, TenureError):
-        return error
-    hint = _HINTS.get(error.errno or 0, os.strerror(error.errno or 0))
-    return StorageError(f"{path}: {hint}")

@@ -7,10 +7,12 @@ server, and hands the class to `tenure.testing.kit.conformance`.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 from .._model import Traits
@@ -79,7 +81,7 @@ class MemoryBackend(Backend):
 
 
 class FileBackend(Backend):
-    """A folder of lock files."""
+    """A folder of files."""
 
     name = "file"
     scheme = "file"
@@ -100,7 +102,14 @@ class FileBackend(Backend):
             inodes = {str(file.inode()) for file in files}
         with open("/proc/locks", encoding="ascii") as table:
             locks = [line.split() for line in table if "FLOCK" in line]
-        return sum(word.rpartition(":")[2] in inodes for words in locks for word in words)
+        held = sum(word.rpartition(":")[2] in inodes for words in locks for word in words)
+        rosters = Path(self._folder, namespace, "rosters").glob("*.json")
+        return held + sum(map(self._claims, rosters))
+
+    @staticmethod
+    def _claims(roster: Path) -> int:
+        lines = roster.read_text().splitlines()
+        return len(json.loads(lines[1])["claims"]) if lines else 0
 
 
 class ServerBackend(Backend):
@@ -178,7 +187,8 @@ class EtcdBackend(ServerBackend):
         body = {"key": encode(start), "range_end": encode(start[:-1] + "0"), "keys_only": True}
         found = self.server.call("kv/range", body).get("kvs", [])
         keys = [base64.b64decode(each["key"]) for each in found]
-        return len([key for key in keys if b"//" not in key])  # a session's own key is no claim
+        # A session's own key and a record are no claims.
+        return len([key for key in keys if b"//" not in key and b"/!/" not in key])
 
 
 BACKENDS: tuple[type[Backend], ...] = (

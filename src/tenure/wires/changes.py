@@ -1,4 +1,4 @@
-"""Waiting for a change of one file: inotify where there is one, else a short poll.
+"""Waiting for a change of a file, or in a folder: inotify where there is one, else a short poll.
 
 The kernel tells of a closed descriptor also when its process was killed, so a waiter
 for a file lock needs no busy loop. Nothing is promised: a wait may end for no reason,
@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import select
+import struct
 import sys
 
 POLL_SECONDS = 0.002
@@ -20,7 +21,18 @@ POLL_SECONDS = 0.002
 # <sys/inotify.h>
 _CLOSE = 0x08 | 0x10
 _GONE = 0x04 | 0x400 | 0x800  # attributes (a link removed), deleted, moved
+_RENAMED = 0x80 | 0x200  # moved to here, deleted
+_CLOSE_WRITTEN = 0x08
+_ONLY_A_FOLDER = 0x01000000 | 0x02000000  # and no symbolic link to one
+_ENDED = 0x8000  # the folder itself went
+_OVERFLOW = 0x4000
+_EVENT = struct.Struct("iIII")
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def _instance() -> int:
+    """A new inotify instance; -1 where there is none, and at the user's limit of instances."""
+    return _libc().inotify_init1(_FLAGS) if sys.platform.startswith("linux") else -1
 
 
 class _Inotify:
@@ -31,10 +43,8 @@ class _Inotify:
     """
 
     def __init__(self) -> None:
-        self.file = -1
+        self.file = _instance()
         self._watch = -1
-        if sys.platform.startswith("linux"):
-            self.file = _libc().inotify_init1(_FLAGS)  # -1 at the user's limit of instances
 
     def begin(self, path: str) -> None:
         """Watch the path, if that can be."""
@@ -143,3 +153,126 @@ class AsyncFileChanges:
     def close(self) -> None:
         """Give back what it took from the system."""
         self._inotify.close()
+
+
+class _Folders:
+    """An inotify instance that watches several folders, for good."""
+
+    def __init__(self) -> None:
+        self.inotify = _instance()
+        self.blind = True
+        """Whether not everything will be told."""
+        self._all = -1
+
+    def begin(self, named: list[str], all: str) -> None:
+        """Watch what is renamed and deleted in some folders, and what is closed in another.
+
+        May be called again, when folders went and were made anew. This one blocks.
+        """
+        if self.inotify < 0:
+            return
+        wanted = [*((folder, _RENAMED) for folder in named), (all, _CLOSE_WRITTEN)]
+        watches = [
+            _libc().inotify_add_watch(self.inotify, os.fsencode(folder), mask | _ONLY_A_FOLDER)
+            for folder, mask in wanted
+        ]
+        self._all = watches[-1]
+        self.blind = min(watches) < 0
+
+    def read(self) -> set[str] | None:
+        """The names of the files that were told of; None if it could be any."""
+        names: set[str] | None = set()
+        while True:
+            try:
+                told = os.read(self.inotify, 1 << 16)
+            except BlockingIOError:
+                return names
+            at = 0
+            while at < len(told):
+                watch, mask, _, size = _EVENT.unpack_from(told, at)
+                at += _EVENT.size + size
+                if mask & _ENDED:
+                    self.blind = True
+                if watch == self._all or mask & (_ENDED | _OVERFLOW):
+                    names = None
+                elif names is not None:
+                    names.add(os.fsdecode(told[at - size : at].rstrip(b"\0")))
+
+    def close(self) -> None:
+        """Give the instance back to the system."""
+        inotify, self.inotify = self.inotify, -1
+        if inotify >= 0:
+            os.close(inotify)
+
+
+class SyncFolderChanges(_Folders):
+    """For a thread of its own, which `stop` lets go on from any other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped, self._stop = os.pipe2(_FLAGS) if hasattr(os, "pipe2") else os.pipe()
+        self._poll = select.poll()
+        for file in (self.inotify, self._stopped):
+            if file >= 0:
+                self._poll.register(file, select.POLLIN)
+
+    async def wait(self, seconds: float) -> set[str] | None:
+        """Wait for a change, at most so many seconds; the names of the files, None for any."""
+        ready = self._poll.poll(seconds * 1000)
+        return self.read() if any(file == self.inotify for file, _ in ready) else set()
+
+    def stop(self) -> None:
+        """End the wait that is under way, and any other."""
+        os.write(self._stop, b".")
+
+    def close(self) -> None:
+        """Give back what it took from the system."""
+        super().close()
+        files = self._stopped, self._stop
+        self._stopped = self._stop = -1
+        for file in files:
+            if file >= 0:
+                os.close(file)
+
+    abandon = close
+
+
+class AsyncFolderChanges(_Folders):
+    """For a task, which is cancelled to stop it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        if self.inotify >= 0:
+            self._loop.add_reader(self.inotify, self._ready)
+
+    def _ready(self) -> None:
+        # Read by who waits; until then, there is no need to be told again.
+        self._loop.remove_reader(self.inotify)
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> set[str] | None:
+        """Wait for a change, at most so many seconds; the names of the files, None for any."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return set()
+        self._changed.clear()
+        names = self.read()
+        self._loop.add_reader(self.inotify, self._ready)
+        return names
+
+    def stop(self) -> None:
+        """Its task is cancelled instead."""
+
+    def close(self) -> None:
+        """Give back what it took from the system."""
+        if self.inotify >= 0:
+            self._loop.remove_reader(self.inotify)
+        super().close()
+
+    def abandon(self) -> None:
+        """In the child of a fork, which shares the loop's selector: close the copy alone."""
+        super().close()

@@ -1,0 +1,187 @@
+"""Sessions in files: one that its process keeps locked for as long as it lives.
+
+The kernel unlocks the file when the process dies, however it dies, and not when it is
+stopped. Whoever finds a dead session's file removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Collection
+
+from .._runtime.base import Runtime
+from ..errors import SessionLost, StorageError, Unavailable
+from ._file_names import (
+    MAKE,
+    READ,
+    check_fit,
+    file_name,
+    in_place,
+    make_folder,
+    remove,
+    storage_error,
+)
+
+SWEEP_MAX = 16
+"""How many files of others one looks at when one makes a file of one's own."""
+
+TRIES = 100
+
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_KIND = "a session"
+
+
+class Sessions:
+    """The sessions of one namespace, and which of them are ours. Every method may block."""
+
+    def __init__(self, folder: str, user: int, runtime: Runtime) -> None:
+        self.folder = os.path.join(folder, "sessions")
+        self._above = folder
+        self._user = user
+        self._runtime = runtime
+        self._lock = runtime.lock()
+        self._ours: dict[str, int] = {}
+        """The locked file of each session of ours; -1 as long as it has none."""
+
+    def __contains__(self, session: str) -> bool:
+        return session in self._ours
+
+    def begin(self, session: str) -> None:
+        """The session is ours from now on."""
+        self._ours[session] = -1
+
+    def show(self, session: str, owner: str) -> None:
+        """Make the session's file, if it has none; `SessionLost` if the session is over."""
+        if self._ours.get(session, -1) >= 0:
+            return
+        with self._lock:
+            if session not in self._ours:
+                raise SessionLost("the session was ended")
+            if self._ours[session] >= 0:
+                return
+            self._make(session, owner)
+        self._sweep()
+
+    def _make(self, session: str, owner: str) -> None:
+        path = self._path(session)
+        try:
+            for _ in range(TRIES):
+                # Known at once, so that the child of a fork closes its copy.
+                self._ours[session] = file = self._open(path)
+                kept = False
+                try:
+                    kept = self._took(path, file, owner)
+                finally:
+                    if not kept:
+                        self._ours[session] = -1
+                        os.close(file)
+                if kept:
+                    return
+                os.sched_yield()  # somebody swept, and took it for a dead one's
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error(error, path, _KIND) from error
+        raise Unavailable(f"{path}: a stopped process is looking whether the session lives")
+
+    def _took(self, path: str, file: int, owner: str) -> bool:
+        """Lock a file that was just made; False if somebody else was faster."""
+        check_fit(path, os.fstat(file), self._user, _KIND)
+        try:
+            fcntl.flock(file, _EXCLUSIVE)
+        except BlockingIOError:
+            return False
+        if not in_place(path, file):
+            return False
+        try:
+            os.pwrite(file, f"{self._runtime.wall():.0f} {owner}\n".encode(errors="replace"), 0)
+        except BaseException:
+            remove(path)
+            raise
+        return True
+
+    def _open(self, path: str) -> int:
+        try:
+            return os.open(path, MAKE, 0o600)
+        except FileNotFoundError:
+            make_folder(self._above)
+            make_folder(self.folder)
+        return os.open(path, MAKE, 0o600)
+
+    def _sweep(self) -> None:
+        """Remove what dead sessions have left, a few at a time."""
+        try:
+            files = os.listdir(self.folder)
+        except OSError:
+            return
+        first = int(self._runtime.random() * len(files))
+        own = {file_name(session) for session in list(self._ours)}
+        for file in (files[first:] + files[:first])[:SWEEP_MAX]:
+            if file not in own:
+                self._lives(os.path.join(self.folder, file), told=False)
+
+    def in_place(self, session: str) -> bool:
+        """Say whether the session is ours and its file, if it has one, is where it was made."""
+        path, file = self._path(session), self._ours.get(session)
+        try:
+            return file is not None and (file < 0 or in_place(path, file))
+        except OSError as error:
+            raise storage_error(error, path, _KIND) from error
+
+    def living(self, sessions: Collection[str]) -> set[str]:
+        """Those of the sessions, of whomever, that live; the files of the others are removed."""
+        return {each for each in sessions if each in self._ours or self._lives(self._path(each))}
+
+    def _lives(self, path: str, told: bool = True) -> bool:
+        """Say whether the file is locked; what cannot be found out is told, or counts as yes."""
+        try:
+            file = os.open(path, READ)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if told:
+                raise storage_error(error, path, _KIND) from error
+            return True
+        try:
+            check_fit(path, os.fstat(file), self._user, _KIND)
+            fcntl.flock(file, _EXCLUSIVE)
+            # As long as we have it locked nobody else removes it, so it is this very file.
+            if in_place(path, file):
+                remove(path)
+            fcntl.flock(file, fcntl.LOCK_UN)  # the child of a fork may have a copy
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if not told:
+                return True
+            if isinstance(error, StorageError):
+                raise
+            raise storage_error(error, path, _KIND) from error
+        finally:
+            os.close(file)
+        return False
+
+    def end(self, session: str) -> None:
+        """The session is over, and its file goes."""
+        with self._lock:
+            file = self._ours.pop(session, -1)
+            if file < 0:
+                return
+            path = self._path(session)
+            with contextlib.suppress(OSError):
+                if in_place(path, file):
+                    remove(path)
+                fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)  # this is what others hear
+
+    def abandon(self) -> None:
+        """In the child of a fork: close the copies, and leave the parent's files locked."""
+        while self._ours:
+            _, file = self._ours.popitem()
+            if file >= 0:
+                os.close(file)
+
+    def _path(self, session: str) -> str:
+        return os.path.join(self.folder, file_name(session))
