@@ -74,6 +74,13 @@ def checked_name(name: str, what: str = "name") -> str:
     return name
 
 
+def checked_number(number: int, what: str, most: int) -> int:
+    """The number, if it is an integer from 1 to `most`."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+        raise InvalidArgument(f"a {what} is an integer from 1 to {most:,}, not {number!r}")
+    return number
+
+
 def checked_timeout(timeout: float | None) -> float | None:
     """The timeout, if it is None or a number of seconds from zero."""
     if timeout is None:

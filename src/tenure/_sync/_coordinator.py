@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,8 +14,11 @@ from ._lock import Lock
 from ._run import run
 
 if TYPE_CHECKING:
+    from ._barrier import Barrier, Latch
     from ._election import Election
     from ._group import Group
+    from ._multilock import MultiLock, RWLock
+    from ._semaphore import Semaphore
 
 
 class Coordinator:
@@ -46,6 +49,57 @@ class Coordinator:
         driver has none.
         """
         return Lock(self._session, name, timeout, shared)
+
+    def rwlock(self, name: str) -> RWLock:
+        """The reader-writer lock of a name: many readers together, or one writer alone.
+
+        Raises `Unsupported` where the driver has no shared locks.
+        """
+        from ._multilock import RWLock
+
+        return RWLock(self._session, name)
+
+    def multi_lock(self, names: Iterable[str], *, timeout: float | None = None) -> MultiLock:
+        """The locks of several names, to be held together: all of them, or none.
+
+        `timeout` in seconds is the default of `acquire` and of `with`; None waits for ever.
+        """
+        from ._multilock import MultiLock
+
+        return MultiLock(self._session, names, timeout)
+
+    def semaphore(
+        self, name: str, limit: int | None = None, *, timeout: float | None = None
+    ) -> Semaphore:
+        """A semaphore: a lock that up to `limit` may hold at a time, from 1 to 10,000.
+
+        The first to acquire sets the limit; after that, whoever gives another one is refused.
+        None is whatever was set. `timeout` in seconds is the default of `acquire` and of
+        `with`; None waits for ever.
+        """
+        from ._semaphore import Semaphore
+
+        return Semaphore(self._session, name, limit, timeout)
+
+    def barrier(self, name: str, parties: int, *, timeout: float | None = None) -> Barrier:
+        """A barrier, at which so many parties wait for each other, from 1 to 1,000.
+
+        `timeout` in seconds is the default of `wait`; None waits for ever.
+        """
+        from ._barrier import Barrier
+
+        return Barrier(self._session, name, parties, timeout)
+
+    def latch(self, name: str, count: int | None = None, *, timeout: float | None = None) -> Latch:
+        """A latch, which is open once it was counted down from `count`, at most 1,000,000.
+
+        The first to count down sets where it begins; after that, whoever gives another count
+        is refused. None is whatever was set. `timeout` in seconds is the default of `wait`;
+        None waits for ever.
+        """
+        from ._barrier import Latch
+
+        return Latch(self._session, name, count, timeout)
 
     def election(self, name: str) -> Election:
         """The election of one leader under a name of up to 1,000 characters."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
 from .._lease import BaseLease, State
@@ -15,6 +15,9 @@ from .._recipes.lock import LockRecipe
 from .._runtime.thread import drive
 from .._session import Session
 from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
+
+if TYPE_CHECKING:
+    from .._recipes.multilock import BaseMultiLease
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +29,7 @@ class Loss:
 
     __slots__ = ("_lease",)
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease | BaseMultiLease[Lease]) -> None:
         self._lease = lease
 
     def is_set(self) -> bool:

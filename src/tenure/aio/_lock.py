@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
 from .._lease import BaseLease, State
@@ -16,6 +16,9 @@ from .._model import Holder
 from .._recipes.lock import LockRecipe
 from .._session import Session
 from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
+
+if TYPE_CHECKING:
+    from .._recipes.multilock import BaseMultiLease
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +30,7 @@ class Loss:
 
     __slots__ = ("_lease",)
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease | BaseMultiLease[Lease]) -> None:
         self._lease = lease
 
     def is_set(self) -> bool:
@@ -105,7 +108,7 @@ class Lease(BaseLease):
 class _CancelOnLoss(AbstractAsyncContextManager[None]):
     """The block of `Lease.cancel_on_loss`."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease | BaseMultiLease[Lease]) -> None:
         self._lease = lease
         self._task: asyncio.Task[Any] | None = None
         self._requests = 0
@@ -120,7 +123,7 @@ class _CancelOnLoss(AbstractAsyncContextManager[None]):
         self._requests = task.cancelling()
         loop = asyncio.get_running_loop()
 
-        def lost(lease: Lease) -> None:
+        def lost(lease: object) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._cancel)
 
