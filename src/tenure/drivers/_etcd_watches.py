@@ -1,20 +1,24 @@
 """The watches of one etcd driver: all of them over one stream, read by one job.
 
-The stream may break at any time. Then it is opened again and every watch is asked
-for anew, from the revision that it had seen, so that nothing is missed; and each
-waiter is woken once, since a wake-up costs one look.
+The stream may break at any time. Then it is opened again, every watch is asked for
+anew, and each waiter is woken once, since something may have been missed.
+
+A watch sees what comes after the moment at which it is entered. To ask for one from an
+earlier revision would miss nothing either, but etcd lets such watches wait for up to a
+tenth of a second before it tells them anything.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .._model import Interest
 from .._runtime.base import Job, Runtime
 from ..errors import AuthenticationFailed, ProtocolError, TenureError
 from ..wires._etcd_api import News, Stream, Unwatch, Watch, Wire, is_stale
+from ._etcd_lines import Purpose
 from .base import Wake
 
 logger = logging.getLogger("tenure")
@@ -26,15 +30,22 @@ _IDLE = 60.0
 
 
 class _Watcher:
-    """One interest, and the watch that stands for it now."""
+    """One watch that an interest needs, under the id that it has now."""
 
-    __slots__ = ("again", "gone", "request", "wake")
+    __slots__ = ("again", "gone", "purpose", "request", "sent", "wake")
 
-    def __init__(self, request: Watch, wake: Wake) -> None:
+    def __init__(self, request: Watch, purpose: Purpose, wake: Wake) -> None:
         self.request = request
+        self.purpose = purpose
         self.wake = wake
+        self.sent = False
         self.again = False
         self.gone = False
+
+    def broke(self) -> None:
+        """Have it look when the watch begins anew."""
+        self.again = True
+        self.purpose.broke()
 
 
 class Watches:
@@ -51,7 +62,7 @@ class Watches:
         self._patience = patience
         self._ids = itertools.count(1)
         self._watchers: dict[int, _Watcher] = {}
-        self._of: dict[Interest, _Watcher] = {}
+        self._of: dict[Interest, list[_Watcher]] = {}
         self._stream: Stream | None = None
         self._job: Job | None = None
         self._lock = runtime.lock()
@@ -59,23 +70,25 @@ class Watches:
         self._stop = runtime.signal()
         self._closed = False
 
-    def add(self, interest: Interest, request: Watch, wake: Wake) -> None:
-        """Watch for an interest; the request's id is filled in here."""
+    def add(
+        self, interest: Interest, requests: Sequence[tuple[Watch, Purpose]], wake: Wake
+    ) -> None:
+        """Watch for an interest; the requests' ids are filled in here."""
         self.remove(interest)
         with self._lock:
             if self._closed:
                 return
             if self._job is None:
                 self._job = self._runtime.spawn(self._run, "etcd-watches")
-        watcher = _Watcher(request, wake)
-        self._of[interest] = watcher
-        self._ask(watcher)
+        watchers = [_Watcher(request, purpose, wake) for request, purpose in requests]
+        self._of[interest] = watchers
+        for watcher in watchers:
+            self._ask(watcher)
         self._wanted.set()
 
     def remove(self, interest: Interest) -> None:
-        """End the watch for an interest, if there is one."""
-        watcher = self._of.pop(interest, None)
-        if watcher is not None:
+        """End the watches for an interest, if there are any."""
+        for watcher in self._of.pop(interest, ()):
             watcher.gone = True
             self._forget(watcher)
 
@@ -103,6 +116,7 @@ class Watches:
         self._watchers[id] = watcher
         stream = self._stream
         if stream is not None:
+            watcher.sent = True
             stream.send(watcher.request)
         if watcher.gone:  # removed meanwhile, under its former id
             self._forget(watcher)
@@ -150,7 +164,9 @@ class Watches:
         if self._closed:
             stream.close()
         for watcher in list(self._watchers.values()):
-            watcher.again = True
+            if watcher.sent:
+                watcher.broke()
+            watcher.sent = True
             stream.send(watcher.request)
         return stream
 
@@ -163,15 +179,18 @@ class Watches:
                 stream.send(Unwatch(news.id))
             return
         if news.compacted:
-            # What happened since is gone from etcd's history: look, and watch from now on.
+            # It came so late that etcd's history no longer has what it would have seen.
             self._watchers.pop(news.id, None)
-            watcher.request = watcher.request._replace(since=0)
+            watcher.broke()
             self._ask(watcher)
-        elif news.cancelled:
-            raise ProtocolError(f"etcd: a watch was cancelled: {news.reason}")
-        elif news.events:
-            watcher.request = watcher.request._replace(since=news.revision + 1)
-        elif not watcher.again:
             return
-        watcher.again = False
-        watcher.wake()
+        if news.cancelled:
+            raise ProtocolError(f"etcd: a watch was cancelled: {news.reason}")
+        wake = False
+        if news.created:
+            wake = watcher.purpose.began(news.revision) or watcher.again
+            watcher.again = False
+        if news.changes:
+            wake = watcher.purpose.saw(news.changes) or wake
+        if wake:
+            watcher.wake()

@@ -4,7 +4,7 @@ Keys are `/tenure/<namespace>/<roster>/<session>.<slot>`, names percent-encoded,
 no name reaches into another's; the claim's id is in the value. A roster's order and
 its tokens are the keys' creation revisions. To claim is one transaction, which also
 reads the head of the roster and one's predecessor; a waiter watches the key of that
-predecessor alone.
+predecessor alone, unless more than one may be granted at a time.
 
 A session has a key too, `/tenure/<namespace>//<session>`, and a claim is entered only
 if that key was not written since the driver last did. A claim whose answer stayed out
@@ -17,15 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .._model import Claim, Interest, Roll, Traits
+from .._model import Claim, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
-from .._url import Host, Url
+from .._url import Url
 from ..errors import (
     AuthenticationFailed,
-    InvalidURL,
     OutcomeUnknown,
     SessionLost,
     StorageError,
@@ -42,12 +40,14 @@ from ..wires._etcd_api import (
     Watch,
     Wire,
 )
-from ..wires.etcd import Settings, connection
-from ._etcd_keys import Keys, Place, Places, claim, record, value
+from ..wires.etcd import connection
+from ._etcd_keys import Keys, Place, Places, Standing, claim, record, value
+from ._etcd_lines import Anything, Line, Predecessor, Public, Purpose
+from ._etcd_records import Records
+from ._etcd_url import check, settings
 from ._etcd_watches import Watches
 from .base import Driver, Lost, Wake
 
-_PORT = 2379
 _RACES = 16
 """How often a conditional claim starts over because others claimed in between."""
 
@@ -64,6 +64,7 @@ class EtcdDriver(Driver):
 
     traits = Traits(
         scope="hosts",
+        shared=True,
         fair=True,
         frees_on_death=False,
         durable_tokens=True,
@@ -77,28 +78,20 @@ class EtcdDriver(Driver):
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
-        url.check_options(("ca", "cert", "key"))
-        if url.path.strip("/"):
-            raise InvalidURL(f"{url.scheme}: the URL takes no path")
-        if (url.username is None) != (url.password is None):
-            raise InvalidURL(f"{url.scheme}: a user name and a password come together")
-        if url.scheme != "etcds" and url.options:
-            given = ", ".join(sorted(url.options))
-            raise InvalidURL(f"{url.scheme}: {given}: for TLS the URL begins with etcds://")
-        if ("cert" in url.options) != ("key" in url.options):
-            raise InvalidURL(f"{url.scheme}: the options 'cert' and 'key' come together")
+        check(url)
         self._keys = Keys(namespace)
         self._places = Places(runtime, self._keys)
         self._sessions: dict[str, _Session] = {}
         self._unsure_lease = 0
         self._wire: Wire | None = None
         self._watches = Watches(runtime, self._connected, self.patience)
+        self._records = Records(self._keys, self._connected)
 
     # -- the connection ----------------------------------------------------
 
     async def open(self) -> None:
-        settings = await self.runtime.blocking(self._settings)
-        wire = connection(settings, self.runtime.flavour)
+        known = await self.runtime.blocking(lambda: settings(self.url, self.patience))
+        wire = connection(known, self.runtime.flavour)
         try:
             await wire.open()
             await wire.get(Get(*self._keys.beginning_with(""), 1, keys_only=True))
@@ -121,30 +114,6 @@ class EtcdDriver(Driver):
         if self._wire is None:
             raise Unavailable(f"{self.url.scheme}: the driver is not open")
         return self._wire
-
-    def _settings(self) -> Settings:
-        url = self.url
-        hosts = url.hosts or (Host("127.0.0.1"),)
-        return Settings(
-            tuple(f"dns:///{host.or_port(_PORT)}" for host in hosts),
-            self.patience,
-            None if url.username is None else (url.username, url.password or ""),
-            url.scheme == "etcds",
-            self._file("ca"),
-            self._file("cert"),
-            self._file("key"),
-        )
-
-    def _file(self, option: str) -> bytes | None:
-        path = self.url.options.get(option)
-        if path is None:
-            return None
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise InvalidURL(
-                f"{self.url.scheme}: the file of option {option!r} cannot be read: {error.strerror}"
-            ) from error
 
     # -- the session -------------------------------------------------------
 
@@ -173,6 +142,13 @@ class EtcdDriver(Driver):
         self._sessions.pop(session, None)
         self._places.end(session)
 
+    async def last_seen(self, session: str) -> float | None:
+        try:
+            lease = int(session, 16)
+        except ValueError:
+            return None
+        return await self._connected().lease_age(lease) if 0 < lease < 1 << 63 else None
+
     def _new_lease(self) -> int:
         high = int(self.runtime.random() * (1 << 31))
         low = int(self.runtime.random() * (1 << 32))
@@ -189,7 +165,7 @@ class EtcdDriver(Driver):
         width: int | None,
         shared: bool = False,
     ) -> Roll:
-        place = self._places.take(session, roster, id)
+        place = self._places.take(session, roster, id, shared)
         try:
             if width is None or width == 1:
                 newest = None if width is None else 0
@@ -209,11 +185,11 @@ class EtcdDriver(Driver):
     async def _enter_among(self, place: Place, id: str, body: str, width: int) -> Roll:
         """Claim if fewer than `width` have; etcd compares no counts, so look first."""
         roster = place.roster
-        start, end = self._keys.of_roster(roster)
+        rivals = self._keys.rivals_of(roster, place.shared)
         gets = (
             Get(place.key),
-            Get(start, end, 1, "oldest"),
-            Get(start, end, 1, "newest", keys_only=True),
+            Get(*self._keys.of_roster(roster), 1, "oldest"),
+            Get(*rivals, 1, "newest", keys_only=True),
         )
         for _ in range(_RACES):
             outcome = await self._connected().txn((), gets)
@@ -221,36 +197,38 @@ class EtcdDriver(Driver):
             if own:
                 place.token = own[0].created
                 return await self._look(place, id)
-            if first.size >= width:
-                return Roll((claim(roster, first[0]),), None, first.size)
+            if last.size >= width:
+                return Roll((claim(roster, first[0]),), None, last.size)
             roll = await self._enter(place, id, body, last[0].created if last else 0)
             if roll.mine is not None or roll.rank >= width:
                 return roll
         raise Unavailable("etcd: too many others claimed at the same time")
 
     async def _enter(self, place: Place, id: str, body: str, newest: int | None) -> Roll:
-        """Put the claim; with `newest`, only if none was created after that revision."""
-        session, roster, key = place.session, place.roster, place.key
+        """Put the claim; with `newest`, only if no rival was created after that revision."""
+        session, roster, key, shared = place.session, place.roster, place.key, place.shared
         known = self._sessions.get(session)
         if known is None:
             raise SessionLost(f"etcd: the session {session} has ended")
-        start, end = self._keys.of_roster(roster)
+        rivals = self._keys.rivals_of(roster, shared)
         session_key = self._keys.of_session(session)
-        free = [] if newest == 0 else [Created(key)]
+        free = [] if newest == 0 and not shared else [Created(key)]
         if newest is not None:
-            free.append(Created(start, end, newest))
-        head = Get(start, end, 1, "oldest")
+            free.append(Created(*rivals, newest))
+        head = Get(*self._keys.of_roster(roster), 1, "oldest")
         text = value(id, known.owner, body, round(self.runtime.wall(), 3))
         then: list[Operation] = [Put(key, text, int(session, 16))]
-        if newest != 0:  # else the claim can only be the first
-            then += (head, Get(start, end, 2, "newest"))
-        otherwise = (Get(key), head, Get(session_key))
+        if newest != 0 or shared:  # else the claim can only be the first
+            then += (head, Get(*rivals, 1 if shared else 2, "newest"))
+        otherwise = [Get(key), head, Get(session_key)]
+        if shared:
+            otherwise.append(Get(*rivals, 1, keys_only=True))
         wire = self._connected()
         for _ in range(_RACES):
             outcome = await wire.txn((Unchanged(session_key, known.epoch), *free), then, otherwise)
             if outcome.succeeded:
                 break
-            own, first, life = outcome.found
+            own, first, life = outcome.found[:3]
             if own:
                 place.token = own[0].created
                 return await self._look(place, id)
@@ -258,23 +236,25 @@ class EtcdDriver(Driver):
                 raise SessionLost(f"etcd: the lease {session} has expired or was revoked")
             epoch = life[0].modified
             if epoch == known.epoch:
-                return Roll(tuple(claim(roster, each) for each in first), None, first.size)
+                rank = outcome.found[-1].size if shared else first.size
+                return Roll(tuple(claim(roster, each) for each in first), None, rank)
             known = known._replace(epoch=epoch)  # a withdrawal has written it meanwhile
         else:
             raise Unavailable("etcd: too many others withdrew at the same time")
-        place.token = place.revision = outcome.revision
-        mine = Claim(roster, id, session, outcome.revision, known.owner, body)
-        if newest == 0 or outcome.found[1].size == 1:
-            return Roll((mine,), mine)
-        _, first, last_two = outcome.found
-        self._stands_behind(place, last_two[1])
-        return Roll((claim(roster, first[0]),), mine, first.size - 1, place.before)
+        place.token = outcome.revision
+        mine = Claim(roster, id, session, outcome.revision, known.owner, body, shared)
+        if len(outcome.found) == 1:
+            return self._stands(place, mine, mine, outcome.revision, 0, None)
+        _, first, last = outcome.found
+        rank = last.size if shared else last.size - 1
+        before = last[0 if shared else 1] if rank else None
+        return self._stands(place, mine, claim(roster, first[0]), outcome.revision, rank, before)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         entry = await self._find(claim.roster, claim.id)
         if entry is None or entry.created != claim.token:
             raise SessionLost(f"etcd: the claim {claim.id} is gone")
-        found = record(entry)
+        found = record(entry.value)
         now = found.get("body")
         if now == body != claim.body:
             return claim._replace(body=body)  # an earlier attempt whose answer was lost
@@ -286,6 +266,9 @@ class EtcdDriver(Driver):
         )
         if not outcome.succeeded:
             raise SessionLost(f"etcd: the claim {claim.id} was changed meanwhile")
+        place = self._places.get(claim.id)
+        if place is not None:
+            place.mine = claim._replace(body=body)
         return claim._replace(body=body)
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
@@ -319,33 +302,47 @@ class EtcdDriver(Driver):
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         place = self._places.get(id)
-        if place is not None and place.token:
-            return await self._look(place, id)
-        return await self._survey(roster, id)
+        if place is None or not place.token:
+            return await self._survey(roster, id)
+        if place.first and place.mine is not None:
+            place.first = False  # what a watch has shown is good for one answer
+            return Roll((place.mine,), place.mine)
+        return await self._look(place, id)
 
     async def _look(self, place: Place, id: str) -> Roll:
         """Read the roll from an own claim whose token is known."""
         roster, token = place.roster, place.token
-        start, end = self._keys.of_roster(roster)
+        rivals = self._keys.rivals_of(roster, place.shared)
         outcome = await self._connected().txn(
             (),
             (
-                Get(start, end, 1, "oldest"),
+                Get(*self._keys.of_roster(roster), 1, "oldest"),
                 Get(place.key),
-                Get(start, end, 1, "newest", token - 1),
+                Get(*rivals, 1, "newest", token - 1),
                 # etcd does not count the keys before one's own without sending them.
-                Get(start, end, 0, "", token - 1, keys_only=True),
+                Get(*rivals, 0, "", token - 1, keys_only=True),
             ),
         )
         first, own, nearest, ahead = outcome.found
         if not own or own[0].created != token:
+            place.forget()
             return Roll(tuple(claim(roster, each) for each in first), None, first.size)
+        before = nearest[0] if nearest else None
         mine = claim(roster, own[0])
-        place.revision = outcome.revision
-        if not ahead:
-            return Roll((mine,), mine)
-        self._stands_behind(place, nearest[0])
-        return Roll((claim(roster, first[0]),), mine, len(ahead), place.before)
+        head = claim(roster, first[0])
+        return self._stands(place, mine, head, outcome.revision, len(ahead), before)
+
+    def _stands(
+        self, place: Place, mine: Claim, head: Claim, revision: int, rank: int, before: Entry | None
+    ) -> Roll:
+        """Keep in mind where a claim was found to stand, and make the roll of it."""
+        place.mine = mine
+        if before is None:
+            place.standing = Standing(revision, rank, None, b"")
+        else:
+            nearest = claim(place.roster, before).id
+            place.standing = Standing(revision, rank, nearest, before.key)
+        return Roll((head,), mine, rank, place.standing.before)
 
     async def _survey(self, roster: str, id: str) -> Roll:
         """Read the roll for nobody, or from a claim that is not this driver's."""
@@ -353,10 +350,15 @@ class EtcdDriver(Driver):
         found = await self._connected().get(Get(start, end, 0 if id else 1, "oldest"))
         claims = [claim(roster, each) for each in found]
         head = tuple(claims[:1])
-        for rank, each in enumerate(claims):
+        for index, each in enumerate(claims):
             if id and each.id == id:
-                return Roll(head, each, rank, claims[rank - 1].id if rank else None)
+                ahead = [other for other in claims[:index] if not (each.shared and other.shared)]
+                return Roll(head, each, len(ahead), ahead[-1].id if ahead else None)
         return Roll(head, None, found.size)
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        found = await self._connected().get(Get(*self._keys.of_roster(roster), 0, "oldest"))
+        return tuple(claim(roster, each) for each in found)
 
     async def _find(self, roster: str, id: str) -> Entry | None:
         """The entry of a claim: by its key if it is known, else by its id."""
@@ -373,23 +375,43 @@ class EtcdDriver(Driver):
         found = await self._connected().get(get)
         return sorted({name for entry in found if (name := self._keys.roster_of(entry.key))})
 
-    def _stands_behind(self, place: Place, entry: Entry) -> None:
-        place.before = claim(place.roster, entry).id
-        place.before_key = entry.key
+    # -- records -----------------------------------------------------------
+
+    async def recall(self, name: str) -> Record | None:
+        return await self._records.recall(name)
+
+    async def record(self, name: str, text: str | None, version: Any) -> int | None:
+        return await self._records.record(name, text, version)
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        return await self._records.recorded(prefix)
 
     # -- wake-ups ----------------------------------------------------------
 
     async def listen(self, interest: Interest, wake: Wake) -> None:
-        place = self._places.get(interest.id)
-        since = 0 if place is None else place.revision + 1
+        self._watches.add(interest, self._requests(interest), wake)
+
+    def _requests(self, interest: Interest) -> list[tuple[Watch, Purpose]]:
+        """The watches that an interest needs, and what for."""
         start, end = self._keys.of_roster(interest.roster)
-        if interest.before is None:
-            request = Watch(0, start, end, since, False)
-        elif place is not None and place.before == interest.before:
-            request = Watch(0, place.before_key, b"", since, True)
-        else:
-            request = Watch(0, start, end, since, True)
-        self._watches.add(interest, request, wake)
+        if interest.watch:
+            record = self._keys.of_record(interest.roster)
+            return [
+                (Watch(0, record, b"", False), Public(every=True)),
+                (Watch(0, start, end, False, before=True), Public()),
+            ]
+        place = self._places.get(interest.id)
+        if place is None or interest.before is None or place.standing.before != interest.before:
+            return [(Watch(0, start, end, interest.before is not None), Anything())]
+        if interest.width > 1:
+            return [(Watch(0, start, end, True, before=True), Line(place, interest.width))]
+        before = place.standing.before_key
+        if place.standing.rank > 1 or place.shared:
+            return [(Watch(0, before, b"", True), Predecessor(place, own=False))]
+        # Only one watch tells of both keys in the order in which they were removed: one of
+        # all keys from this to that. Nobody but the next in line does so.
+        least, most = sorted((before, place.key))
+        return [(Watch(0, least, most + b"\0", True), Predecessor(place, own=True))]
 
     def unlisten(self, interest: Interest) -> None:
         self._watches.remove(interest)

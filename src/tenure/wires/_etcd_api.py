@@ -34,7 +34,7 @@ class Get(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Write a key and tie it to a lease."""
+    """Write a key and tie it to a lease, if the lease is not 0."""
 
     key: bytes
     value: bytes
@@ -116,20 +116,30 @@ class Outcome(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """Ask to be told of changes. `id` is chosen by the client and used once per stream."""
+    """Ask to be told of changes from now on. `id` is the client's, and used once per stream."""
 
     id: int
     key: bytes
     end: bytes
-    since: int
-    """The first revision of interest; 0 means from now on."""
     removals_only: bool
+    before: bool = False
+    """Whether to tell what a key held before the change."""
 
 
 class Unwatch(NamedTuple):
     """End a watch."""
 
     id: int
+
+
+class Change(NamedTuple):
+    """One change of a key. `before` is what the key held, if that was asked for and is known."""
+
+    key: bytes
+    revision: int
+    removed: bool = False
+    value: bytes = b""
+    before: Entry | None = None
 
 
 class News(NamedTuple):
@@ -141,8 +151,9 @@ class News(NamedTuple):
     compacted: int = 0
     """The oldest revision that can still be watched, if the one asked for is gone."""
     reason: str = ""
-    events: int = 0
+    changes: Sequence[Change] = ()
     revision: int = 0
+    """With `created`, the last revision that the watch does not see."""
 
 
 class Stream(Protocol):
@@ -191,6 +202,10 @@ class Wire(Protocol):
         """Restart a lease's time; return the seconds it has, 0 if there is no such lease."""
         ...
 
+    async def lease_age(self, lease: int) -> float | None:
+        """Whole seconds since a lease was kept alive last; None if there is no such lease."""
+        ...
+
     async def watch(self, *, fresh: bool) -> Stream:
         """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""
         ...
@@ -227,7 +242,12 @@ _CREDENTIALS = (
 )
 _NOT_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
 _NOT_DONE = ("etcdserver: no leader", "etcdserver: too many requests")
-_FULL = ("database space exceeded", "no space")
+_FULL = (
+    "database space exceeded",
+    "no space",
+    "request is too large",
+    "received message larger than max",
+)
 
 
 def is_stale(text: str) -> bool:

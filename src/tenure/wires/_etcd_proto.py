@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import ProtocolError
 from ._etcd_api import (
+    Change,
     Created,
     Entry,
     Found,
@@ -63,7 +64,7 @@ def lease_grant_request(lease: int, ttl: int) -> bytes:
 
 
 def lease_request(lease: int) -> bytes:
-    """A LeaseRevokeRequest or a LeaseKeepAliveRequest."""
+    """A LeaseRevokeRequest, a LeaseKeepAliveRequest or a LeaseTimeToLiveRequest."""
     return _number(1, lease)
 
 
@@ -76,9 +77,10 @@ def watch_request(request: Watch | Unwatch) -> bytes:
     """A WatchRequest."""
     if isinstance(request, Unwatch):
         return _text(2, _number(1, request.id))
-    create = _text(1, request.key) + _text(2, request.end) + _number(3, request.since)
+    create = _text(1, request.key) + _text(2, request.end)
     if request.removals_only:
         create += _text(5, bytes([_NO_PUTS]))  # a repeated enum travels packed
+    create += _number(6, request.before)
     return _text(1, create + _number(7, request.id))
 
 
@@ -122,6 +124,7 @@ def _varint(value: int) -> bytes:
 
 _SMALL = [bytes([value]) for value in range(128)]
 _NOTHING = Found()
+_NO_ENTRY = Entry(b"", b"", 0, 0, 0)
 
 
 # -- reading ---------------------------------------------------------------
@@ -165,6 +168,17 @@ def lease_keepalive_reply(data: bytes) -> int:
     return ttl
 
 
+def lease_time_to_live_reply(data: bytes) -> tuple[int, int]:
+    """What a LeaseTimeToLiveResponse says: the seconds left, negative if none, and the TTL."""
+    left = granted = 0
+    for field, number, _ in _fields(data):
+        if field == 3:
+            left = number if number < 1 << 63 else number - (1 << 64)
+        elif field == 4:
+            granted = number
+    return left, granted
+
+
 def authenticate_reply(data: bytes) -> str:
     """The token in an AuthenticateResponse."""
     for field, _, text in _fields(data):
@@ -175,8 +189,9 @@ def authenticate_reply(data: bytes) -> str:
 
 def watch_reply(data: bytes) -> News:
     """A WatchResponse."""
-    id = created = cancelled = compacted = events = revision = 0
+    id = created = cancelled = compacted = revision = 0
     reason = ""
+    changes: list[Change] = []
     for field, number, text in _fields(data):
         if field == 1:
             revision = _revision(text)
@@ -191,8 +206,8 @@ def watch_reply(data: bytes) -> News:
         elif field == 6:
             reason = text.decode("utf-8", "replace")
         elif field == 11:
-            events += 1
-    return News(id, bool(created), bool(cancelled), compacted, reason, events, revision)
+            changes.append(_change(text))
+    return News(id, bool(created), bool(cancelled), compacted, reason, changes, revision)
 
 
 def _operation_reply(data: bytes) -> Found:
@@ -224,6 +239,19 @@ def _entry(data: bytes) -> Entry:
         elif field == 6:
             lease = number
     return Entry(key, value, created, modified, lease)
+
+
+def _change(data: bytes) -> Change:
+    removed = 0
+    after, before = _NO_ENTRY, None
+    for field, number, text in _fields(data):
+        if field == 1:
+            removed = number
+        elif field == 2:
+            after = _entry(text)
+        elif field == 3:
+            before = _entry(text)
+    return Change(after.key, after.modified, bool(removed), after.value, before)
 
 
 def _fields(data: bytes) -> Fields:

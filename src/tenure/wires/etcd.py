@@ -30,6 +30,7 @@ _UNARY = {
     "LeaseRevoke": _LEASE,
     # A stream in etcd's terms; one request, a half-close and one reply are a unary call.
     "LeaseKeepAlive": _LEASE,
+    "LeaseTimeToLive": _LEASE,
     "Authenticate": "/etcdserverpb.Auth/",
 }
 # What grpc's generated stubs pass as well: the method's name is then prepared only once.
@@ -193,6 +194,13 @@ class EtcdWire:
         """Restart a lease's time; return the seconds it has, 0 if there is no such lease."""
         reply = await self._call("LeaseKeepAlive", proto.lease_request(lease))
         return proto.lease_keepalive_reply(reply)
+
+    async def lease_age(self, lease: int) -> float | None:
+        """Whole seconds since a lease was kept alive last; None if there is no such lease."""
+        reply = await self._call("LeaseTimeToLive", proto.lease_request(lease))
+        left, granted = proto.lease_time_to_live_reply(reply)
+        # etcd leaves out the fraction of the time that is left.
+        return None if left < 0 else float(max(0, granted - left - 1))
 
     async def watch(self, *, fresh: bool) -> api.Stream:
         """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""
