@@ -18,21 +18,30 @@ _LOOK_SECONDS = 0.02
 
 
 class Supervisor:
-    """One command under one lease, from its start to the time when the lock can go."""
+    """One command under one lease, from its start to the time when that can go."""
 
     def __init__(
-        self, job: Job, signals: Signals, lease: Lease, ttl: float, options: argparse.Namespace
+        self,
+        job: Job,
+        signals: Signals,
+        lease: Lease,
+        what: str,
+        ttl: float,
+        options: argparse.Namespace,
     ) -> None:
         self._job = job
         self._signals = signals
         self._lease = lease
+        self._what = what
         self._options = options
         self._terminal = Terminal()
         self._since = now()
         self._until = math.inf if options.max_hold is None else self._since + options.max_hold
-        self._verdict: ExitCode | None = None
+        self.verdict: ExitCode | None = None
+        """Why the command was ended; None if it was not."""
         self._kill_at = math.inf
-        self._interrupted = False
+        self.interrupted = False
+        """Whether we were asked to end while it ran."""
         # The guard comes second, when we have not acted: half of the lease's own margin later.
         self._slack = min(1.0, ttl * 0.1) / 2
         lease.on_lost(lambda _: signals.wake())
@@ -47,13 +56,13 @@ class Supervisor:
         status = self._job.status
         assert status is not None
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if self._verdict is not None or killed_by:
+        if self.verdict is not None or killed_by:
             self._clear()
         self._job.dismiss_guard()
         self._terminal.take_back(self._job.pid)
-        if self._verdict is not None:
-            return self._verdict
-        if not self._interrupted and killed_by not in {signal.SIGINT, signal.SIGQUIT}:
+        if self.verdict is not None:
+            return self.verdict
+        if not self.interrupted and killed_by not in {signal.SIGINT, signal.SIGQUIT}:
             signum = self._stay(self._since + self._options.min_hold)
             if signum:
                 return ExitCode.SIGNAL + signum
@@ -79,7 +88,7 @@ class Supervisor:
                 self._signals.wait(wake - now())
 
     def _judge(self) -> None:
-        if self._verdict is not None:
+        if self.verdict is not None:
             if now() >= self._kill_at:
                 self._kill_at = math.inf
                 say(f"the command did not end in {self._options.grace:g} s; killing it")
@@ -87,13 +96,13 @@ class Supervisor:
             return
         lease = self._lease
         if not lease.held():
-            self._end(ExitCode.LOST, f"the lock {lease.name!r} was lost: {lease.reason}")
+            self._end(ExitCode.LOST, f"{self._what} was lost: {lease.reason}")
         elif now() >= self._until and self._job.status is None:
             held = seconds_text(now() - self._since)
             self._end(ExitCode.MAX_HOLD, f"the command still ran after {held} (--max-hold)")
 
     def _end(self, verdict: ExitCode, why: str) -> None:
-        self._verdict = verdict
+        self.verdict = verdict
         self._job.deadline(math.inf)  # we are at it
         running = self._job.status is None
         say(f"{why}; {'ending the command' if running else 'the command has ended'}")
@@ -107,9 +116,9 @@ class Supervisor:
         work that the lock protects.
         """
         job = self._job
-        if self._verdict is None:
+        if self.verdict is None:
             self._kill_at = now() + self._options.grace
-            if not self._interrupted:
+            if not self.interrupted:
                 end_group(job.pid)
         while job.send(0):
             if now() >= self._kill_at:
@@ -135,7 +144,7 @@ class Supervisor:
             self._continue()
             return
         if signum in ENDING:
-            self._interrupted = True
+            self.interrupted = True
         self._job.send(signum)
 
     def _stopped(self, signum: int) -> None:

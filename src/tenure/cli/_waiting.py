@@ -1,4 +1,4 @@
-"""What a wait for the lock shows: on a terminal a line that changes, else a line once."""
+"""What a wait shows: on a terminal a line that changes, else a line once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
-from .. import Holder, Lock, now
+from .. import Holder, now
 from .._runtime._clock import wall
 from ..errors import TenureError
 from ._exit import plain, say, seconds_text, write
@@ -25,8 +26,20 @@ class Waiting:
     place in the queue.
     """
 
-    def __init__(self, lock: Lock, quiet: bool) -> None:
-        self._lock = lock
+    def __init__(
+        self,
+        name: str,
+        aim: str,
+        holder: Callable[[], Holder | None],
+        quiet: bool,
+        does: str = "holds it",
+        do: str = "hold it",
+    ) -> None:
+        self._name = name
+        self._aim = aim
+        self._holder = holder
+        self._does = does
+        self._do = do
         self._live = _is_foreground_terminal()
         self._began = now()
         self._over = threading.Event()
@@ -59,16 +72,16 @@ class Waiting:
     def _show(self) -> None:
         while True:
             try:
-                text = self._holder_text(self._lock.holder())
+                text = self._holder_text(self._holder())
             except TenureError as error:
                 text = f"the holder is unknown: {error}"
             with self._writing:
                 if self._over.is_set():
                     return
                 if not self._live:
-                    say(f"waiting for {self._lock.name!r}; {text}")
+                    say(f"{self._aim}; {text}")
                     return
-                line = f"{self._lock.name!r}: waiting for {seconds_text(now() - self._began)}"
+                line = f"{self._name!r}: waiting for {seconds_text(now() - self._began)}"
                 width = shutil.get_terminal_size().columns - 1
                 write(_CLEAR_LINE + plain(f"tenure: {line}; {text}")[:width])
                 self._drawn = True
@@ -77,7 +90,7 @@ class Waiting:
 
     def _holder_text(self, holder: Holder | None) -> str:
         if holder is None:
-            return "nobody seems to hold it"
+            return f"nobody seems to {self._do}"
         if (holder.owner, holder.token) != self._seen:
             self._seen = (holder.owner, holder.token)
             self._seen_since = now()
@@ -85,7 +98,7 @@ class Waiting:
             held = f"for {seconds_text(wall() - holder.since)}"
         else:
             held = f"for at least {seconds_text(now() - self._seen_since)}"
-        return f"{holder.owner} holds it {held}"
+        return f"{holder.owner} {self._does} {held}"
 
 
 def _is_foreground_terminal() -> bool:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import math
-import os
-import sys
 from typing import Any
 
-from .. import Coordinator, Event, Lease, Lock, connect, now
-from .._url import Url
-from ..drivers import registry
-from ..errors import BackendError, InvalidURL, LeaseLost, Unavailable
-from ._exit import ExitCode, say, seconds_text
-from ._job import CommandFailed, Job
-from ._signals import Interrupted, Signals
-from ._supervise import Supervisor
+from .. import Coordinator, Lease, Lock, now
+from ..errors import Unavailable
+from . import _holding
+from ._exit import say, seconds_text
 from ._waiting import Waiting
 
 _EPILOG = """\
@@ -43,82 +35,30 @@ def add_to(commands: Any) -> None:
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="the lock's name")
-    add("--url", help="the backend (default: $TENURE_URL, else lock files on this machine)")
-    add("--namespace", help="names in different namespaces never meet")
-    add("--ttl", type=_seconds, metavar="S", help="seconds until a dead holder is dropped (15)")
-    add("--owner", help="the name that others see (default: host, process, a random part)")
+    _holding.add_backend(add)
+    _holding.add_session(add)
     add("--shared", action="store_true", help="hold together with other shared holders")
-    wait = parser.add_mutually_exclusive_group()
-    wait.add_argument("--timeout", type=_seconds, metavar="S", help="wait for S seconds at most")
-    wait.add_argument("--try", action="store_true", dest="once", help="do not wait at all")
-    add("--min-hold", type=_seconds, metavar="S", default=0.0, help="hold for S seconds at least")
-    add("--max-hold", type=_seconds, metavar="S", help="end the command after S seconds")
-    add("--grace", type=_seconds, metavar="S", default=10.0, help="from TERM to KILL (10)")
-    loud = parser.add_mutually_exclusive_group()
-    loud.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    loud.add_argument("-v", "--verbose", action="store_true", help="say what happens")
+    _holding.add_wait(parser)
+    _holding.add_command(parser)
+    seconds = _holding.seconds
+    add("--min-hold", type=seconds, metavar="S", default=0.0, help="hold for S seconds at least")
+    add("--max-hold", type=seconds, metavar="S", help="end the command after S seconds")
     parser.set_defaults(run=run, parser=parser)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
-    return seconds
 
 
 def run(options: argparse.Namespace) -> int:
     """Run `tenure lock` and return its exit code."""
-    if not options.command:
-        options.parser.error("the command to run is missing; it follows '--'")
-    if options.max_hold is not None and options.max_hold <= options.min_hold:
+    if options.command and options.max_hold is not None and options.max_hold <= options.min_hold:
         options.parser.error("--max-hold must be longer than --min-hold, and not zero")
-    _set_up_logging(options.verbose)
-    job = Job(options.command, options.grace)
-    signals = Signals()
-    try:
-        return _Holding(options, job, signals).run()
-    except Interrupted as interrupted:
-        return ExitCode.SIGNAL + interrupted.signum
-    except CommandFailed as failure:
-        say(str(failure))
-        return failure.code
-    finally:
-        job.close()
+    return _holding.hold(options, _Locking)
 
 
-class _Holding:
-    """From the first attempt to the release."""
+class _Locking(_holding.Holding):
+    """A lock is held."""
 
-    def __init__(self, options: argparse.Namespace, job: Job, signals: Signals) -> None:
-        self._options = options
-        self._job = job
-        self._signals = signals
-        self._lease: Lease | None = None
-        self._doubt = False
-
-    def run(self) -> int:
+    def obtain(self, coordinator: Coordinator) -> Lease | None:
         options = self._options
-        _check_scope(options.url or os.environ.get("TENURE_URL"))
-        with connect(
-            options.url,
-            namespace=options.namespace,
-            ttl=options.ttl,
-            owner=options.owner,
-            on_event=self._heard,
-        ) as coordinator:
-            lock = coordinator.lock(options.name, shared=options.shared)
-            lease = self._acquire(lock)
-            if lease is None:
-                return ExitCode.BUSY
-            self._signals.collect()
-            return self._hold(coordinator, lease)
-
-    def _acquire(self, lock: Lock) -> Lease | None:
-        options = self._options
+        lock = coordinator.lock(options.name, shared=options.shared)
         began = now()
         lease = None
         try:
@@ -127,7 +67,8 @@ class _Holding:
             if options.once:
                 raise
         if lease is None and not options.once:
-            with Waiting(lock, options.quiet):
+            aim = f"waiting for {lock.name!r}"
+            with Waiting(lock.name, aim, lock.holder, options.quiet):
                 left = None
                 if options.timeout is not None:
                     left = max(0.0, began + options.timeout - now())
@@ -149,72 +90,12 @@ class _Holding:
         except TimeoutError:
             return None
 
-    def _hold(self, coordinator: Coordinator, lease: Lease) -> int:
-        options = self._options
-        self._lease = lease
-        supervisor = Supervisor(self._job, self._signals, lease, coordinator.ttl, options)
-        try:
-            self._job.start(
-                {
-                    "TENURE_LOCK": lease.name,
-                    "TENURE_TOKEN": str(lease.token),
-                    "TENURE_OWNER": lease.owner,
-                }
-            )
-            code = supervisor.run()
-        finally:
-            supervisor.close()
-        return self._release(lease, code)
+    def environment(self, lease: Lease) -> dict[str, str]:
+        return {
+            "TENURE_LOCK": lease.name,
+            "TENURE_TOKEN": str(lease.token),
+            "TENURE_OWNER": lease.owner,
+        }
 
-    def _release(self, lease: Lease, code: int) -> int:
-        """Release; its failure costs others a TTL of waiting, but the command is done."""
-        self._lease = None  # what becomes of it now is told below
-        self._signals.leaving(1)
-        try:
-            lease.release()
-        except LeaseLost as loss:
-            if code != ExitCode.LOST:
-                say(str(loss))
-            return ExitCode.LOST if code != ExitCode.MAX_HOLD else code
-        except BackendError as error:
-            say(f"{lease.name!r} could not be released, and will be free in a while: {error}")
-        if self._options.verbose:
-            say(f"released {lease.name!r}")
-        return code
-
-    def _heard(self, event: Event) -> None:
-        """From the keepalive's own thread, so that the guard knows what that one knows."""
-        lease = self._lease
-        if lease is None:
-            return
-        if event.kind == "renewed":
-            self._job.deadline(lease.deadline)
-            if self._doubt and not self._options.quiet:
-                say(f"the lock {lease.name!r} is certain again")
-            self._doubt = False
-        elif event.kind == "in doubt":
-            self._doubt = True
-            if not self._options.quiet:
-                left = seconds_text(lease.deadline - now())
-                say(f"the lock {lease.name!r} will be lost in {left}: {event.reason}")
-
-
-def _check_scope(url: str | None) -> None:
-    """Refuse a backend that lives in one process: two commands would never meet in it."""
-    if url:
-        parsed = Url.parse(url)
-        if registry.find(parsed).traits.scope == "threads":
-            raise InvalidURL(f"{parsed.scheme}: this driver's locks exclude no other process")
-
-
-def _set_up_logging(verbose: bool) -> None:
-    """The library's log says at length what we say in one line; so only on demand."""
-    logger = logging.getLogger("tenure")
-    logger.propagate = False
-    if verbose:
-        handler: logging.Handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.setLevel(logging.INFO)
-    else:
-        handler = logging.NullHandler()
-    logger.addHandler(handler)
+    def what(self, name: str) -> str:
+        return f"the lock {name!r}"
