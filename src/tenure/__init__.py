@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ._recipes.members import Change, MemberInfo, Members
     from ._sync._barrier import Barrier, Latch
     from ._sync._election import Election, LeaderWatch, Term
-    from ._sync._group import Group, Member, Subscription, Watch
+    from ._sync._group import Group, Member, Orphan, Subscription, Watch
     from ._sync._multilock import MultiLease, MultiLock, RWLock
     from ._sync._semaphore import Permit, Semaphore
 
@@ -95,6 +95,7 @@ __all__ = [
     "Members",
     "MultiLease",
     "MultiLock",
+    "Orphan",
     "OutcomeUnknown",
     "Permit",
     "ProtocolError",
@@ -128,6 +129,7 @@ _LAZY = {
     "Members": "._recipes.members",
     "MultiLease": "._sync._multilock",
     "MultiLock": "._sync._multilock",
+    "Orphan": "._sync._group",
     "Permit": "._sync._semaphore",
     "RWLock": "._sync._multilock",
     "Semaphore": "._sync._semaphore",

@@ -19,11 +19,12 @@ CLASSES = (
     "Lock",
     "Loss",
     "Member",
+    "Orphan",
     "Subscription",
     "Watch",
 )
-ONLY_ASYNCIO = {"Lease": {"cancel_on_loss"}, "Member": {"cancel_on_loss"}}
-"""A thread cannot be cancelled, so there is nothing to offer in its place."""
+ONLY_ASYNCIO = {"cancel_on_loss"}
+"""A thread cannot be cancelled, so there is nothing that a lease could offer in its place."""
 
 FOR_THE_SESSION = {"end", "doubt", "release_at_close"}
 """What the session calls on a lease, in both flavours alike."""
@@ -41,11 +42,15 @@ COMPARED_DUNDERS = {
 
 AWAITED = {
     "Coordinator": {"close", "groups", "__enter__", "__exit__"},
-    "Group": {"create", "delete", "exists", "join", "member", "members", "on_change"},
+    "Group": {
+        *("create", "delete", "exists", "join", "member", "members"),
+        *("on_change", "orphans", "inherit", "on_orphan"),
+    },
     "Lease": {"release", "__enter__", "__exit__"},
     "Lock": {"acquire", "try_acquire", "holder", "__enter__", "__exit__"},
     "Loss": {"wait"},
-    "Member": {"leave", "release", "update", "__enter__", "__exit__"},
+    "Member": {"bequeath", "leave", "release", "update", "__enter__", "__exit__"},
+    "Orphan": {"release", "settle", "__enter__", "__exit__"},
     "Subscription": {"close", "__enter__", "__exit__"},
     "Watch": {"close", "next", "__next__", "__enter__", "__exit__"},
 }
@@ -98,7 +103,8 @@ def pairs() -> list[tuple[str, str, Any, Any]]:
 def test_same_names(owner: str) -> None:
     """A class has the same public names in both APIs, but for what asyncio alone can do."""
     here, there = members(getattr(tenure, owner)), members(getattr(tenure.aio, owner))
-    assert set(there) - set(here) == ONLY_ASYNCIO.get(owner, set())
+    is_lease = issubclass(getattr(tenure, owner), tenure.Lease)
+    assert set(there) - set(here) == (ONLY_ASYNCIO if is_lease else set())
     assert set(here) <= set(there)
 
 

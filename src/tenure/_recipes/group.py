@@ -173,13 +173,19 @@ class GroupRecipe(Generic[M]):
         return info._replace(last_seen=seen)
 
     async def join(
-        self, capabilities: Any, id: str | None, create: bool, timeout: float | None
+        self,
+        capabilities: Any,
+        id: str | None,
+        create: bool,
+        timeout: float | None,
+        estate: Any,
     ) -> M:
         """Join it, as `id`; wait for `timeout` seconds for another of that id to go."""
         session = self.session
         session.check_open()
         id = session.owner if id is None else id
         text = payload.encode(capabilities, "capabilities")
+        left = None if estate is None else payload.encode(estate, "the estate")
         if not create and not await self.exists():
             raise GroupNotFound(f"there is no group {self.name!r}")
         lock = self.lock_of(id, self._member_type)
@@ -198,10 +204,12 @@ class GroupRecipe(Generic[M]):
             )
         if member is None:
             holder = await lock.holder()
-            by = f", of {holder.owner!r}" if holder is not None else ""
-            raise MemberExists(f"the group {self.name!r} has a member {id!r} already{by}")
+            by = f", by {holder.owner!r}" if holder is not None else ""
+            raise MemberExists(f"in the group {self.name!r}, the id {id!r} is taken{by}")
         try:
             await self._settle(member, create)
+            if left is not None:
+                await member._recover(left)
             if not member.held():
                 raise Unavailable(f"the session was lost at once: {member.reason}")
         except BaseException:

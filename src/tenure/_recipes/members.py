@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple, overload
 
+from .. import _names
 from .._model import Claim
-from ..errors import SessionLost
-from . import payload
+from .._session import Session
+from ..errors import BackendError, SessionLost
+from . import payload, records
 from .post import PostedLease
+
+logger = logging.getLogger("tenure")
 
 ChangeKind = Literal["joined", "left", "changed", "lagged"]
 
@@ -43,8 +48,12 @@ class Change(NamedTuple):
     before: MemberInfo | None = None
 
 
-class Members(Sequence[MemberInfo]):
-    """The members of a group at one moment, in the order in which they joined. Immutable."""
+class Members:
+    """The members of a group at one moment, in the order in which they joined. Immutable.
+
+    It has a length, can be indexed and iterated, and `id in members` says whether there
+    is a member of that id.
+    """
 
     __slots__ = ("_by_id", "_claims", "_infos", "group", "unreadable")
 
@@ -113,8 +122,8 @@ class Members(Sequence[MemberInfo]):
     def __iter__(self) -> Iterator[MemberInfo]:
         return iter(self._infos)
 
-    def __contains__(self, wanted: object) -> bool:
-        return wanted in self._infos if isinstance(wanted, tuple) else wanted in self._by_id
+    def __contains__(self, id: str) -> bool:
+        return id in self._by_id
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.ids[:10])) + (", …" if len(self) > 10 else "")
@@ -133,15 +142,26 @@ def _read(claim: Claim) -> MemberInfo | None:
     return MemberInfo(id, found.get("capabilities"), claim.owner, token, float(at))
 
 
+def will(session: Session, estate: str, token: int) -> str:
+    """The text of an estate's record: each is new to the world."""
+    known = {"by": session.owner, "token": token, "write": session.runtime.unique()}
+    return f'{json.dumps(known)[:-1]},"estate":{estate}}}'
+
+
 class BaseMember(PostedLease):
     """What the members of both APIs share. Made by `join`, never by hand."""
 
-    __slots__ = ("_capabilities", "_joined", "group", "id")
+    __slots__ = ("_capabilities", "_estate", "_estate_version", "_joined", "group", "id")
 
     group: str
     """The group's name."""
     id: str
     """The member's id, which no other member of the group has."""
+
+    def __init__(self, *args: Any) -> None:
+        self._estate: str | None = None
+        self._estate_version: Any = None
+        super().__init__(*args)
 
     def _introduce(self, group: str, id: str, capabilities: str) -> str:
         """What it shows when it enters."""
@@ -180,6 +200,79 @@ class BaseMember(PostedLease):
             session.ttl / 3,
         )
         return roll.mine is not None
+
+    # -- its estate ------------------------------------------------------------
+
+    @property
+    def estate(self) -> Any:
+        """What it will leave behind if it dies, as a copy; None if that is nothing."""
+        return None if self._estate is None else json.loads(self._estate)
+
+    async def _recover(self, estate: str) -> None:
+        """Take back the estate of an earlier self that nobody inherited; else make one."""
+        for attempt in range(records.TRIES_MAX + 1):
+            await records.pause(self._session, attempt)
+            found = await records.recall(self._session, self._will())
+            left = None if found is None else payload.decode(found.text)
+            if left is not None and "estate" in left:
+                estate = json.dumps(left["estate"], separators=(",", ":"))
+            try:
+                if await self._write_will(estate, None if found is None else found.version):
+                    return
+            except BaseException:
+                if found is None:
+                    await self._session.runtime.finish(self._revoke())
+                raise
+
+    async def _revoke(self) -> None:
+        """Joining failed, perhaps after the estate was written: see that none is left."""
+        session, token = self._session, self.token
+        try:
+            found = await records.recall(session, self._will())
+            left = {} if found is None else payload.decode(found.text) or {}
+            if found is not None and left.get("token") == token:
+                await records.swap(session, self._will(), None, found.version)
+        except BackendError as error:
+            logger.warning("tenure: the estate of %r may be left behind: %s", self.id, error)
+
+    async def _bequeath(self, estate: Any) -> None:
+        text = None if estate is None else payload.encode(estate, "the estate")
+        async with self._writing:
+            self.check()
+            version = self._estate_version
+            if version is None:
+                found = await records.recall(self._session, self._will())
+                version = None if found is None else found.version
+            if text is None and version is None:
+                return
+            if not await self._write_will(text, version):
+                await self._dismiss(f"somebody else has the estate of {self.id!r}")
+                raise self._loss()
+
+    async def _write_will(self, estate: str | None, version: Any) -> bool:
+        text = None if estate is None else will(self._session, estate, self.token)
+        written = await records.swap(self._session, self._will(), text, version)
+        if written is None:
+            return False
+        self._estate = estate
+        self._estate_version = None if estate is None else written
+        return True
+
+    def _will(self) -> str:
+        return _names.of("estate", self.group, self.id)
+
+    # -- its end -----------------------------------------------------------------
+
+    async def _release(self) -> None:
+        try:
+            # First of all: who leaves has no heirs.
+            async with self._writing:
+                if self._estate_version is not None and self.held():
+                    version, self._estate_version = self._estate_version, None
+                    await records.swap(self._session, self._will(), None, version)
+                    self._estate = None
+        finally:
+            await super()._release()
 
     async def _removed(self, error: SessionLost) -> None:
         # Either the session is dead, or the group was deleted by force: the session says which.

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .._coordinator import checked_name, checked_timeout
+from .._lease import State
+from .._recipes.estates import BaseOrphan, Heirs, Vigil
 from .._recipes.group import GroupRecipe
 from .._recipes.groupwatch import BUFFER, Callbacks, GroupWatch
 from .._recipes.members import BaseMember, Change, MemberInfo, Members
@@ -19,7 +21,7 @@ from ._run import run
 
 
 class Member(BaseMember, Lease):
-    """Membership in a group: a lease that everybody in the group can see.
+    """Membership in a group: a lease that everybody can see, until it leaves or is lost.
 
     Made by `Group.join`, never by hand. As a context manager it leaves at the end of the
     block.
@@ -35,9 +37,44 @@ class Member(BaseMember, Lease):
         """
         run(self._update(capabilities))
 
+    def bequeath(self, estate: Any) -> None:
+        """Leave something else behind in case it dies; nothing, with None.
+
+        Raises what `update` raises.
+        """
+        run(self._bequeath(estate))
+
     def leave(self) -> None:
-        """Leave the group. The same as `release`."""
+        """Leave the group, and nothing behind. The same as `release`."""
         self.release()
+
+
+class Orphan(BaseOrphan, Lease):
+    """The estate of a member that died, and the right to handle it: a lease of its own.
+
+    Made by `Group.inherit`, never by hand. As a context manager it is settled at the end
+    of the block, unless the block raises: then it is left for somebody else.
+    """
+
+    __slots__ = ()
+
+    def settle(self) -> None:
+        """Say that the work is done: the estate is deleted, and nobody inherits it again.
+
+        Raises `LeaseLost` if somebody else may have taken over meanwhile.
+        """
+        run(self._settle())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None and self.state is not State.RELEASED:
+            self.settle()
+        else:
+            super().__exit__(kind, error, trace)
 
 
 class Group:
@@ -47,10 +84,11 @@ class Group:
     not it has members.
     """
 
-    __slots__ = ("_recipe",)
+    __slots__ = ("_heirs", "_recipe")
 
     def __init__(self, session: Session, name: str) -> None:
         self._recipe = GroupRecipe(session, checked_name(name), Member)
+        self._heirs = Heirs(self._recipe, Orphan)
 
     @property
     def name(self) -> str:
@@ -93,21 +131,24 @@ class Group:
         member: str | None = None,
         create: bool = True,
         timeout: float | None = 0,
+        estate: Any = None,
     ) -> Member:
         """Join the group, and be a member until it leaves, or its session is lost.
 
         `capabilities` is any JSON value of up to 64 KiB, for everybody to read. `member`
         is its id in the group: the coordinator's owner, if it is not given. If another has
         that id, its departure is waited for, at most `timeout` seconds; None waits for
-        ever. A group that does not exist is created, unless `create` is false.
+        ever. A group that does not exist is created, unless `create` is false. `estate` is
+        what it leaves behind if it dies, a JSON value, too; if an earlier member of that id
+        died and nobody has inherited, that one's estate is kept in its place.
 
         Raises `MemberExists` if the id is still taken by then (`AlreadyJoined` if by this
         very coordinator), `GroupNotFound` if there is no such group and none is to be
-        created, and `InvalidArgument` for capabilities that cannot be.
+        created, and `InvalidArgument` for capabilities or an estate that cannot be.
         """
         seconds = checked_timeout(timeout)
         id = None if member is None else checked_name(member, "member id")
-        return run(self._recipe.join(capabilities, id, create, seconds))
+        return run(self._recipe.join(capabilities, id, create, seconds, estate))
 
     def watch(self, *, since: Members | None = None, buffer: int = BUFFER) -> Watch:
         """Iterate over the changes of its members.
@@ -133,6 +174,27 @@ class Group:
         return Subscription(
             Callbacks(session, what, lambda: watch.next(None), callback, watch.close)
         )
+
+    def orphans(self) -> tuple[str, ...]:
+        """The ids of members that died and left an estate, also of those being handled."""
+        return run(self._heirs.orphans())
+
+    def inherit(self) -> Orphan | None:
+        """Take over from one member that died; None if there is none to take over from."""
+        return run(self._heirs.inherit())
+
+    def on_orphan(self, callback: Callable[[Orphan], object]) -> Subscription:
+        """Have `callback(orphan)` called in the background, until closed, for each that died.
+
+        Of all who call this, one is called for each estate, and one at a time: it is
+        settled when the callback returns. If the callback fails, that is logged and the
+        estate is left to others, or to the same one after a TTL; if its process dies,
+        another is called. So a callback may be called more than once for the same estate.
+        """
+        vigil = Vigil(self._heirs, callback)
+        what = f"inheriting in the group {self.name!r}"
+        callbacks = Callbacks(self._recipe.session, what, vigil.next, vigil.handle, vigil.close)
+        return Subscription(callbacks)
 
     def _watch(self, since: Members | None, buffer: int) -> GroupWatch:
         if since is not None and (not isinstance(since, Members) or since.group != self.name):
@@ -172,6 +234,7 @@ class Watch(Iterator[Change]):
         return self
 
     def __next__(self) -> Change:
+        """The next change, whenever it comes; the iteration ends when it was closed."""
         change = run(self._watch.next(None))
         if change is None:
             raise StopIteration

@@ -18,7 +18,7 @@ from ._lock import Lease, Lock, Loss
 if TYPE_CHECKING:
     from ._barrier import Barrier, Latch
     from ._election import Election, LeaderWatch, Term
-    from ._group import Group, Member, Subscription, Watch
+    from ._group import Group, Member, Orphan, Subscription, Watch
     from ._multilock import MultiLease, MultiLock, RWLock
     from ._semaphore import Permit, Semaphore
 
@@ -35,6 +35,7 @@ __all__ = [
     "Member",
     "MultiLease",
     "MultiLock",
+    "Orphan",
     "Permit",
     "RWLock",
     "Semaphore",
@@ -54,6 +55,7 @@ _LAZY = {
     "Member": "._group",
     "MultiLease": "._multilock",
     "MultiLock": "._multilock",
+    "Orphan": "._group",
     "Permit": "._semaphore",
     "RWLock": "._multilock",
     "Semaphore": "._semaphore",
