@@ -19,6 +19,7 @@ from typing import Any
 
 from ..backends import Backend
 from . import (
+    barrier,
     basic,
     election,
     faults,
@@ -46,6 +47,7 @@ _MODULES = (
     records,
     rwlock,
     semaphore,
+    barrier,
     group,
     watch,
     election,

@@ -169,6 +169,32 @@ class _Stage:
         roll = await session.driver.claim(life.id, roster, id, body, None, shared)
         return {"id": id, "token": roll.mine.token}
 
+    async def do_permit(self, name: str, limit: int | None = None) -> dict[str, Any]:
+        semaphore = self._coordinator.semaphore(name, limit)
+        permit = self._leases[name] = await self._done(semaphore.acquire(30))
+        return {"token": permit.token}
+
+    async def do_crowd(self, name: str, limit: int, folder: str, times: int) -> dict[str, Any]:
+        """Hold a permit and a file, so many times, and say how many files there were at most."""
+        semaphore, most = self._coordinator.semaphore(name, limit), 0
+        for _ in range(times):
+            permit = await self._done(semaphore.acquire(60))
+            path = os.path.join(folder, str(permit.token))
+            with open(path, "x", encoding="ascii"):
+                most = max(most, len(os.listdir(folder)))
+            os.unlink(path)
+            await self._done(permit.release())
+        return {"most": most}
+
+    async def do_meet(self, name: str, parties: int, timeout: float = 30) -> dict[str, Any]:
+        barrier = self._coordinator.barrier(name, parties)
+        return {"place": await self._done(barrier.wait(timeout))}
+
+    async def do_hold_all(self, names: list[str], timeout: float = 30) -> dict[str, Any]:
+        lease = await self._done(self._coordinator.multi_lock(names).acquire(timeout))
+        self._leases[" ".join(names)] = lease
+        return {"tokens": lease.tokens}
+
     async def do_count(self, name: str, path: str, times: int) -> dict[str, Any]:
         """Add one to the number in a file, so many times, unguarded but for the lock."""
         tokens = []
