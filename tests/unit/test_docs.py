@@ -11,11 +11,11 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tenure.cli import ExitCode, drivers, lock
+from tenure.cli import COMMANDS, ExitCode, drivers
 from tenure.drivers import registry
 from tenure.testing.servers import EtcdServer, PostgresServer, RedisServer, Server
 
@@ -221,14 +221,15 @@ def reference(heading: str) -> str:
     return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_reference_has_every_option() -> None:
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command is not drivers])
+def test_reference_has_every_option(command: Any) -> None:
     """The table of options is complete, and has none that does not exist."""
     commands = argparse.ArgumentParser().add_subparsers()
-    lock.add_to(commands)
-    drivers.add_to(commands)
-    actions = commands.choices["lock"]._actions
-    real = {name for action in actions for name in action.option_strings} - {"-h", "--help"}
-    rows = [line.split("|")[1] for line in reference("tenure lock").splitlines() if "|" in line]
+    command.add_to(commands)
+    ((name, parser),) = commands.choices.items()
+    real = {name for action in parser._actions for name in action.option_strings}
+    real -= {"-h", "--help"}
+    rows = [line.split("|")[1] for line in reference(f"tenure {name}").splitlines() if "|" in line]
     assert {name for row in rows for name in re.findall(r"`(--?[a-z][a-z-]*)", row)} == real
 
 

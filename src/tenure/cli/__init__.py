@@ -1,4 +1,4 @@
-"""The command line: `tenure lock NAME -- COMMAND…` and `tenure drivers`."""
+"""The command line: `tenure lock NAME -- COMMAND…`, `tenure elect`, `tenure drivers`, …"""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import TenureError
-from . import drivers, lock
+from . import drivers, elect, leader, lock
 from ._exit import ExitCode, exit_code, say
 
-__all__ = ["ExitCode", "main"]
+__all__ = ["COMMANDS", "ExitCode", "main"]
+
+COMMANDS = (lock, elect, leader, drivers)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(given)
     if options.run is None:
-        parser.error("a command is missing: lock or drivers")
-    if command is not None and options.run is not lock.run:
+        parser.error(f"a command is missing: {', '.join(_names())}")
+    if command is not None and not options.runs_command:
         options.parser.error("nothing can follow '--' here")
     options.command = command
     try:
@@ -50,12 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tenure",
-        description="Locks between processes and hosts, over the store you already run.",
+        description="Coordination between processes and hosts, over the store you already run.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tenure {__version__}")
-    parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="lock | drivers")
-    lock.add_to(commands)
-    drivers.add_to(commands)
+    parser.set_defaults(run=None, runs_command=False)
+    commands = parser.add_subparsers(title="commands", metavar=" | ".join(_names()))
+    for each in COMMANDS:
+        each.add_to(commands)
     return parser
+
+
+def _names() -> list[str]:
+    return [each.__name__.rpartition(".")[2] for each in COMMANDS]

@@ -36,6 +36,8 @@ class ExitCode(enum.IntEnum):
     """The lock was lost before it was released; the command was ended."""
     MAX_HOLD = 81
     """The command ran longer than --max-hold and was ended."""
+    ABSENT = 82
+    """What was asked for is not there: nobody leads."""
     NOT_EXECUTABLE = 126
     """The command was found and cannot be executed."""
     NOT_FOUND = 127

@@ -47,7 +47,7 @@ def add_command(parser: Any) -> None:
     loud = parser.add_mutually_exclusive_group()
     loud.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     loud.add_argument("-v", "--verbose", action="store_true", help="say what happens")
-    parser.set_defaults(min_hold=0.0, max_hold=None)
+    parser.set_defaults(runs_command=True, min_hold=0.0, max_hold=None)
 
 
 def seconds(text: str) -> float:

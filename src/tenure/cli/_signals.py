@@ -46,13 +46,22 @@ class Signals:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         # A write to the terminal, or taking it back, must not stop us while the
         # command has it. Blocked and not ignored, since that ends with us.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        self._caught_here: set[signal.Signals] = set()
         self._catch(*ENDING, *OTHERS, signal.SIGCHLD)
 
     def _catch(self, *signums: signal.Signals) -> None:
         for signum in signums:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._caught)
+                self._caught_here.add(signum)
+
+    def give_back(self) -> list[int]:
+        """Catch nothing any more, as before; return what came since the last `take`."""
+        for signum in self._caught_here:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        return self.take()
 
     def _caught(self, signum: int, frame: FrameType | None) -> None:
         self._came.append(signum)
