@@ -8,6 +8,7 @@ die with the session.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .._lease import BaseLease
@@ -15,14 +16,18 @@ from .._model import Claim
 from ..errors import BackendError, LeaseLost, SessionLost, Unavailable
 from .lock import LockRecipe
 
+AMENDS_MAX = 5
+"""Tries at one rewriting, each after a look at what is shown by then."""
+
 
 class PostedLease(BaseLease):
     """A lease with a post, which is taken down before the lock is released."""
 
-    __slots__ = ("_claim", "_writing")
+    __slots__ = ("_claim", "_claim_unsure", "_writing")
 
     def __init__(self, *args: Any) -> None:
         self._claim: Claim | None = None
+        self._claim_unsure = False  # whether a request to enter it may yet arrive
         super().__init__(*args)
         self._writing = self._session.runtime.mutex()
 
@@ -31,9 +36,16 @@ class PostedLease(BaseLease):
         session, life = self._session, self._life
         driver, id = session.driver, life.next_id()
         try:
-            roll = await session.retry(
-                life, lambda: driver.claim(life.id, roster, id, body, None), None, session.ttl / 3
-            )
+            try:
+                roll = await driver.claim(life.id, roster, id, body, None)
+            except ConnectionError:
+                self._claim_unsure = True
+                roll = await session.retry(
+                    life,
+                    lambda: driver.claim(life.id, roster, id, body, None),
+                    None,
+                    session.ttl / 3,
+                )
             if roll.mine is None:
                 raise SessionLost("the claim vanished as soon as it was entered")
             self._claim = roll.mine
@@ -48,16 +60,33 @@ class PostedLease(BaseLease):
         """Show something else. `LeaseLost` if it is not held any more."""
         async with self._writing:
             self.check()
-            session, life, claim = self._session, self._life, self._claim
-            assert claim is not None
-            driver = session.driver
+            claim = self._claim
+            if claim is None:
+                raise self._loss()  # it is being released
             try:
-                self._claim = await session.retry(
-                    life, lambda: driver.amend(claim, body), None, session.ttl / 3
-                )
+                self._claim = await self._amend(claim, body)
             except SessionLost as error:
                 await self._removed(error)
                 raise self._loss() from error
+
+    async def _amend(self, claim: Claim, body: str) -> Claim:
+        session, life = self._session, self._life
+        driver, budget = session.driver, session.ttl / 3
+        for _ in range(AMENDS_MAX):
+            amend = partial(driver.amend, claim, body)
+            try:
+                return await session.retry(life, amend, None, budget)
+            except SessionLost as error:
+                if life.reason is not None:
+                    raise
+                lost = error
+            # Or an earlier rewriting, given up on, was carried out after all: look.
+            look = partial(driver.read, life.id, claim.roster, claim.id)
+            roll = await session.retry(life, look, None, budget)
+            if roll.mine is None:
+                raise lost
+            claim = roll.mine
+        raise Unavailable(f"what {self.name!r} shows is rewritten by somebody else")
 
     async def _removed(self, error: SessionLost) -> None:
         """It is not shown any more. Nobody else may write it: so the session is dead."""
@@ -70,17 +99,22 @@ class PostedLease(BaseLease):
             await super()._release()
 
     async def _take_down(self) -> None:
-        claim, life, session = self._claim, self._life, self._session
-        if claim is None or not self.held():
-            return
-        self._claim = None
-        try:
-            await session.driver.withdraw(life.id, claim.roster, claim.id)
-        except (BackendError, SessionLost):
-            session.owe(life, claim.roster, claim.id)  # the lock's own release will tell
-        except BaseException:
-            session.owe(life, claim.roster, claim.id)
-            raise
+        async with self._writing:
+            claim, life, session = self._claim, self._life, self._session
+            if claim is None or not self.held():
+                return
+            self._claim = None
+            unsure = self._claim_unsure
+            try:
+                await session.driver.withdraw(life.id, claim.roster, claim.id)
+            except (BackendError, SessionLost):
+                unsure = True  # the lock's own release will tell
+            except BaseException:
+                unsure = True
+                raise
+            finally:
+                if unsure:
+                    session.owe(life, claim.roster, claim.id)
 
 
 P = TypeVar("P", bound=PostedLease)
