@@ -195,6 +195,14 @@ class _Stage:
         self._leases[" ".join(names)] = lease
         return {"tokens": lease.tokens}
 
+    async def do_join(
+        self, group: str, member: str, capabilities: Any = None, estate: Any = None
+    ) -> dict[str, Any]:
+        """Join a group; `state` and `release` know the member by the group's name."""
+        joined = self._coordinator.group(group).join(capabilities, member=member, estate=estate)
+        lease = self._leases[group] = await self._done(joined)
+        return {"token": lease.token, "owner": lease.owner}
+
     async def do_count(self, name: str, path: str, times: int) -> dict[str, Any]:
         """Add one to the number in a file, so many times, unguarded but for the lock."""
         tokens = []
