@@ -277,6 +277,8 @@ class BaseMember(PostedLease):
     async def _removed(self, error: SessionLost) -> None:
         # Either the session is dead, or the group was deleted by force: the session says which.
         session, life = self._session, self._life
+        if life.reason is not None:
+            return  # a session that is over must not be renewed
         try:
             await session.driver.renew(life.id)
         except SessionLost:
