@@ -96,6 +96,9 @@ class PostedLease(BaseLease):
         try:
             await self._take_down()
         finally:
+            claim, self._claim = self._claim, None
+            if claim is not None:  # cancelled before it was its turn to take it down
+                self._session.owe(self._life, claim.roster, claim.id)
             await super()._release()
 
     async def _take_down(self) -> None:

@@ -203,6 +203,18 @@ class _Stage:
         lease = self._leases[group] = await self._done(joined)
         return {"token": lease.token, "owner": lease.owner}
 
+    async def do_campaign(
+        self, name: str, timeout: float | None = None, value: Any = None
+    ) -> dict[str, Any]:
+        """Lead; `state` and `release` know the term by the election's name."""
+        campaign = self._coordinator.election(name).campaign(timeout, value=value)
+        term = self._leases[name] = await self._done(campaign)
+        return {"token": term.token, "owner": term.owner}
+
+    async def do_publish(self, name: str, value: Any) -> dict[str, Any]:
+        await self._done(self._leases[name].publish(value))
+        return {}
+
     async def do_count(self, name: str, path: str, times: int) -> dict[str, Any]:
         """Add one to the number in a file, so many times, unguarded but for the lock."""
         tokens = []
