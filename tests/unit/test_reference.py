@@ -38,7 +38,20 @@ def test_every_name_has_a_section() -> None:
     assert exported <= sections("api.md").keys()
 
 
-@pytest.mark.parametrize("name", ["Coordinator", "Lock", "Loss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Coordinator",
+        "Lock",
+        "Loss",
+        "RWLock",
+        "Semaphore",
+        "Barrier",
+        "Latch",
+        "MultiLock",
+        "MultiLease",
+    ],
+)
 def test_every_member_has_a_line(name: str) -> None:
     """The tables of members are complete for both APIs, and have no member that is not there."""
     real = public(getattr(tenure, name), getattr(tenure.aio, name))
