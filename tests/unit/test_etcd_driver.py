@@ -18,6 +18,8 @@ from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
+from tenure.drivers._etcd_keys import Place, Standing, value
+from tenure.drivers._etcd_lines import Line, Predecessor, Public
 from tenure.drivers._etcd_url import settings
 from tenure.drivers.etcd import EtcdDriver
 from tenure.errors import (
@@ -56,8 +58,10 @@ class Client:
         self.session = await self.driver.start("owner", lambda _: None)
         return self
 
-    async def claim(self, roster: str, id: str, width: int | None = None, body: str = "") -> Roll:
-        return await self.driver.claim(self.session, roster, id, body, width)
+    async def claim(
+        self, roster: str, id: str, width: int | None = None, body: str = "", shared: bool = False
+    ) -> Roll:
+        return await self.driver.claim(self.session, roster, id, body, width, shared)
 
     async def read(self, roster: str, id: str) -> Roll:
         return await self.driver.read(self.session, roster, id)
@@ -65,11 +69,42 @@ class Client:
     async def withdraw(self, roster: str, id: str) -> None:
         await self.driver.withdraw(self.session, roster, id)
 
-    async def listen(self, roster: str, id: str, before: str | None) -> tuple[Interest, Any]:
+    async def listen(
+        self, roster: str, id: str, before: str | None, width: int = 1
+    ) -> tuple[Interest, Any]:
         signal = self.runtime.signal()
-        interest = Interest(self.session, roster, id, before)
+        interest = Interest(self.session, roster, id, before, width)
         await self.driver.listen(interest, signal.set)
         return interest, signal
+
+    async def watch(self, roster: str) -> Any:
+        """Watch a roster, from when the watch stands."""
+        signal = self.runtime.signal()
+        interest = Interest("", roster, self.runtime.unique(), None, watch=True)
+        await self.driver.listen(interest, signal.set)
+        assert await signal.wait(self.runtime.now() + 5), "woken once, when the watch stands"
+        signal.clear()
+        return signal
+
+    async def stands(self, id: str) -> bool:
+        """Whether the watch of a waiter stands."""
+        watchers = self.driver._watches._watchers.values()
+        place = self.driver._places.get(id)
+        purposes: list[Any] = [watcher.purpose for watcher in watchers]
+        return any(each._began for each in purposes if each._place is place)
+
+    def calls(self) -> list[str]:
+        """From now on, the requests that the driver makes."""
+        wire: Any = self.driver._connected()
+        call, made = wire._call, []
+
+        async def note(name: str, request: bytes) -> bytes:
+            made.append(name)
+            reply: bytes = await call(name, request)
+            return reply
+
+        wire._call = note
+        return made
 
     async def close(self) -> None:
         if self.session:
@@ -412,6 +447,391 @@ def test_watches_outlive_a_restart(run: Callable[[Body], None]) -> None:
             assert await world.woken(signal)
 
         run(body)
+
+
+# -- a waiter that is the next in line -------------------------------------
+
+
+async def _next_in_line(world: World, url: str) -> tuple[Client, Client, Any]:
+    """One that holds, and one that waits and has looked since its watch stands."""
+    a, b = await world.client(url), await world.client(url)
+    await a.claim("r", "one")
+    await b.claim("r", "two")
+    _, signal = await b.listen("r", "two", "one")
+    await world.until(lambda: b.stands("two"))
+    assert (await b.read("r", "two")).rank == 1
+    signal.clear()
+    return a, b, signal
+
+
+def test_the_next_in_line_needs_no_look(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """Whoever was alone behind the holder learns from the watch that it is the head: no request."""
+
+    async def body(world: World) -> None:
+        a, b, signal = await _next_in_line(world, server.url)
+        calls = b.calls()
+        await a.withdraw("r", "one")
+        assert await world.woken(signal)
+        told = await b.read("r", "two")
+        assert calls == []
+        assert told == await b.read("r", "two"), "what it was told is what is so"
+        assert calls == ["Txn"], "it is good for one answer"
+        assert (told.rank, told.before) == (0, None)
+
+    run(body)
+
+
+def test_a_waiter_that_died_is_not_told(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A waiter whose lease an operator revoked before, or at the same time, must look."""
+
+    async def body(world: World) -> None:
+        a, b, signal = await _next_in_line(world, server.url)
+        await a.driver.end(b.session)
+        assert await world.woken(signal), "its own end wakes it, too"
+        signal.clear()
+        await a.withdraw("r", "one")
+        assert await world.woken(signal)
+        assert (await b.read("r", "two")).mine is None
+
+        await a.claim("both", "first")
+        await a.claim("both", "second")
+        _, signal = await a.listen("both", "second", "first")
+        await world.until(lambda: a.stands("second"))
+        signal.clear()
+        c = await world.client(server.url)
+        await c.driver.end(a.session)
+        assert await world.woken(signal)
+        assert (await a.read("both", "second")).mine is None
+
+    run(body)
+
+
+def test_others_ahead_are_not_forgotten(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """When the one before leaves the queue, whoever stood third is second, not the head."""
+
+    async def body(world: World) -> None:
+        _, b, _ = await _next_in_line(world, server.url)
+        c = await world.client(server.url)
+        await c.claim("r", "three")
+        _, signal = await c.listen("r", "three", "two")
+        await world.until(lambda: c.stands("three"))
+        await b.withdraw("r", "two")
+        assert await world.woken(signal)
+        roll = await c.read("r", "three")
+        assert (roll.rank, roll.before) == (1, "one")
+
+    run(body)
+
+
+def test_a_write_before_the_watch_asks_for_a_look(
+    server: EtcdServer, run: Callable[[Body], None]
+) -> None:
+    """A watch that begins after the look wakes at once, since it cannot know what it missed."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(server.url), await world.client(server.url)
+        for number in range(5):
+            await a.claim("r", f"one{number}")
+            await b.claim("r", f"two{number}")
+            await a.claim("elsewhere", f"{number}")
+            _, signal = await b.listen("r", f"two{number}", f"one{number}")
+            assert await world.woken(signal)
+            calls = b.calls()
+            signal.clear()
+            await a.withdraw("r", f"one{number}")
+            assert await world.woken(signal)
+            assert (await b.read("r", f"two{number}")).rank == 0
+            assert calls == ["Txn"]
+            await b.withdraw("r", f"two{number}")
+
+    run(body)
+
+
+def test_a_broken_stream_asks_for_a_look(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """When the stream was opened again, each waiter and watcher is woken once, and must look."""
+
+    async def body(world: World) -> None:
+        a, b, signal = await _next_in_line(world, server.url)
+        public = await b.watch("public")
+        stream = b.driver._watches._stream
+        assert stream is not None
+        stream.close()
+        assert await world.woken(signal)
+        assert await world.woken(public)
+        signal.clear()
+        calls = b.calls()
+        await a.withdraw("r", "one")
+        assert await world.woken(signal)
+        assert (await b.read("r", "two")).rank == 0
+        assert calls == ["Txn"]
+
+    run(body)
+
+
+def _place(rank: int, shared: bool = False) -> Place:
+    """A place that was looked at at revision 20; who stands before it has the key `k/1.0`."""
+    place = Place("2", "r", 0, b"k/2.0", shared)
+    place.token = 15
+    place.standing = Standing(20, rank, "one", b"k/1.0")
+    return place
+
+
+def _gone(key: bytes, revision: int, created: int = 0) -> api.Change:
+    before = api.Entry(key, b"{}", created, created, 1) if created else None
+    return api.Change(key, revision, True, b"", before)
+
+
+@pytest.mark.parametrize(
+    "rank, own, began, batches, wakes, first",
+    [
+        (1, True, 20, [[(b"k/1.0", 21)]], True, True),
+        (1, True, 18, [[(b"k/1.0", 25)]], True, True),
+        (1, True, 20, [[(b"k/1.5", 21)], [(b"k/1.0", 22)]], True, True),
+        (1, True, 20, [[(b"k/1.5", 21)]], False, False),
+        (1, True, 20, [[(b"k/2.0", 21)], [(b"k/1.0", 22)]], True, False),
+        (1, True, 20, [[(b"k/2.0", 21), (b"k/1.0", 21)]], True, False),
+        (1, True, 20, [[(b"k/1.0", 21)], [(b"k/2.0", 22)]], True, False),
+        (1, True, 20, [[(b"k/1.0", 20)]], True, False),
+        (1, True, 21, [[(b"k/1.0", 22)]], True, False),
+        (1, True, 0, [[(b"k/1.0", 22)]], True, False),
+        (2, True, 20, [[(b"k/1.0", 21)]], True, False),
+        (1, False, 20, [[(b"k/1.0", 21)]], True, False),
+    ],
+)
+def test_what_a_removal_tells(
+    rank: int,
+    own: bool,
+    began: int,
+    batches: list[list[tuple[bytes, int]]],
+    wakes: bool,
+    first: bool,
+) -> None:
+    """The head is whoever was alone behind what went, saw all since, and is still there."""
+    place = _place(rank)
+    purpose = Predecessor(place, own)
+    late = not 0 < began <= 20
+    assert purpose.began(began) == late
+    for batch in batches:
+        woke = purpose.saw([_gone(*each) for each in batch])
+    assert (woke, place.first) == (wakes, first)
+
+
+def test_a_look_is_due_after_a_break() -> None:
+    """Once news may have been missed, nothing is told until the waiter has looked again."""
+    place = _place(1)
+    purpose = Predecessor(place, own=True)
+    purpose.began(20)
+    purpose.saw([_gone(b"k/1.0", 21)])
+    told = [place.first]
+    purpose.broke()
+    assert purpose.began(20)
+    assert purpose.saw([_gone(b"k/1.0", 21)]), "it wakes whoever waits all the same"
+    told.append(place.first)
+    place.standing = Standing(30, 1, "one", b"k/1.0")
+    purpose.saw([_gone(b"k/1.0", 31)])
+    told.append(place.first)
+    assert told == [True, False, True]
+
+
+# -- several at a time -----------------------------------------------------
+
+
+def test_only_who_is_granted_is_woken(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """With a width, a release wakes the one that comes under it, wherever the gap is."""
+
+    async def body(world: World) -> None:
+        a = await world.client(server.url)
+        waiters = [await world.client(server.url) for _ in range(3)]
+        for number in range(3):
+            await a.claim("r", f"held{number}")
+        before, signals = "held2", []
+        for number, client in enumerate(waiters):
+            id = f"waits{number}"
+            await client.claim("r", id)
+            _, signal = await client.listen("r", id, before, 3)
+            signals.append(signal)
+            before = id
+        for number, client in enumerate(waiters):
+            await world.until(partial(client.stands, f"waits{number}"))
+            assert (await client.read("r", f"waits{number}")).rank == 3 + number
+            signals[number].clear()
+        late = await a.claim("r", "late")
+        assert late.rank == 6
+        await a.withdraw("r", "late")
+        for number, held in enumerate((1, 0, 2)):
+            await a.withdraw("r", f"held{held}")
+            assert await world.woken(signals[number])
+            assert not any(signal.is_set() for signal in signals[number + 1 :])
+            assert (await waiters[number].read("r", f"waits{number}")).rank == 2
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "changes, wakes",
+    [
+        ([(b"k/1.0", 21, 11)], False),
+        ([(b"k/1.0", 21, 11), (b"k/3.0", 22, 12)], True),
+        ([(b"k/1.0", 21, 11), (b"k/3.0", 22, 16)], False),
+        ([(b"k/1.0", 20, 11), (b"k/3.0", 22, 12)], False),
+        ([(b"k/2.0", 21, 15)], True),
+        ([(b"k/1.0", 21, 0)], True),
+        ([(b"k/~1.0", 21, 11), (b"k/3.0", 22, 12)], True),
+    ],
+)
+def test_a_line_counts_who_went(changes: list[tuple[bytes, int, int]], wakes: bool) -> None:
+    """What counts was created before the claim and went after the look; doubts are looked at."""
+    place = _place(3)
+    line = Line(place, 2)
+    assert not line.began(20)
+    woke = [line.saw([_gone(*change)]) for change in changes]
+    assert woke[-1] is wakes
+    assert not any(woke[:-1])
+
+
+def test_a_line_counts_no_readers_for_a_reader() -> None:
+    """For a shared claim, others that are shared do not count; a line that broke looks."""
+    line = Line(_place(2, shared=True), 2)
+    line.began(20)
+    assert not line.saw([_gone(b"k/~1.0", 21, 11)])
+    assert line.saw([_gone(b"k/1.0", 22, 12)])
+    line.broke()
+    assert line.saw([_gone(b"k/~1.0", 23, 11)])
+
+
+# -- shared claims, watchers, records --------------------------------------
+
+
+def test_shared_claims_take_one_request(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A shared claim's rank and predecessor leave the other shared ones out, in one transaction."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(server.url), await world.client(server.url)
+        calls = a.calls()
+        first = await a.claim("r", "reader", 1, shared=True)
+        second = await a.claim("r", "reader-too", None, shared=True)
+        assert first.mine is not None
+        assert second.claims == (first.mine,)
+        assert (first.rank, second.rank, second.before) == (0, 0, None)
+        writer = await b.claim("r", "writer")
+        assert (writer.rank, writer.before) == (2, "reader-too")
+        refused = await a.claim("r", "reader-late", 1, shared=True)
+        assert (refused.mine, refused.rank, refused.claims) == (None, 1, (first.mine,))
+        third = await a.claim("r", "reader-late", None, shared=True)
+        assert (third.rank, third.before) == (1, "writer")
+        assert await a.read("r", "reader-late") == third
+        assert await b.read("r", "reader-late") == third
+        assert calls == ["Txn"] * 5
+        census = await a.driver.census("r")
+        assert [each.shared for each in census] == [True, True, False, True]
+
+    run(body)
+
+
+def test_watchers_hear_of_public_claims_alone(
+    server: EtcdServer, run: Callable[[Body], None]
+) -> None:
+    """Claims without a body, and other rosters' records, wake no watcher."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(server.url), await world.client(server.url)
+        signal = await b.watch("r")
+        await a.claim("r", "silent")
+        await a.withdraw("r", "silent")
+        await a.driver.record("r0", "text", None)
+        mine = (await a.claim("r", "loud", body="hello")).mine
+        assert mine is not None
+        assert await world.woken(signal)
+        await world.runtime.sleep(world.runtime.now() + 0.05)
+        signal.clear()
+        await a.claim("r", "silent")
+        changed = await a.driver.amend(mine, "")
+        assert await world.woken(signal)
+        signal.clear()
+        await a.driver.amend(changed, "again")
+        assert await world.woken(signal)
+        signal.clear()
+        await a.driver.record("r", "text", None)
+        assert await world.woken(signal)
+
+    run(body)
+
+
+def test_what_wakes_a_watcher() -> None:
+    """What has a body now, or had one before, or is gone and unknown."""
+
+    def change(now: str | None, before: str | None) -> api.Change:
+        text = b"" if now is None else value("id", "owner", now, 1)
+        old = None if before is None else value("id", "owner", before, 1)
+        entry = None if old is None else api.Entry(b"k", old, 1, 1, 1)
+        return api.Change(b"k", 5, now is None, text, entry)
+
+    public = Public()
+    assert public.began(4)
+    for now, before in (("x", None), ("x", ""), ("", "x"), (None, "x"), (None, None)):
+        assert public.saw([change(now, before)]), (now, before)
+    for now, before in (("", None), ("", ""), (None, "")):
+        assert not public.saw([change(now, before)]), (now, before)
+
+
+def test_records_are_no_claims(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A record outlives its writer's session, and neither census nor list of rosters shows it."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(server.url), await world.client(server.url)
+        for name in ("r", "!", "r/1", "~"):
+            version: Any = await a.driver.record(name, f"of {name}", None)
+            assert await a.driver.record(name, "other", None) is None
+            assert await a.driver.record(name, "other", version + 1) is None
+        await a.driver.end(a.session)
+        assert await b.driver.rosters("") == []
+        assert await b.driver.census("r") == ()
+        assert list(await b.driver.recorded("")) == ["!", "r", "r/1", "~"]
+        assert list(await b.driver.recorded("r")) == ["r", "r/1"]
+        found = await b.driver.recall("r/1")
+        assert found is not None
+        assert found.text == "of r/1"
+        later: Any = await b.driver.record("r/1", "new", found.version)
+        assert await b.driver.record("r/1", None, found.version) is None
+        last: Any = await b.driver.record("r/1", None, later)
+        assert found.version < later < last
+        assert await b.driver.recall("r/1") is None
+
+    run(body)
+
+
+def test_last_seen_is_in_whole_seconds(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """A session was seen at most so long ago as it lives; of a dead one, or none, there is None."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client(server.url), await world.client(server.url)
+
+        async def older() -> bool:
+            return await b.driver.last_seen(a.session) == 1.0
+
+        assert await b.driver.last_seen(a.session) == 0.0
+        await world.until(older)
+        await a.driver.renew(a.session)
+        assert await b.driver.last_seen(a.session) == 0.0
+        await a.driver.end(a.session)
+        for session in (a.session, "", "nonsense", "0", "-1", "f" * 40):
+            assert await b.driver.last_seen(session) is None
+
+    run(body)
+
+
+def test_too_long_a_text_is_refused(server: EtcdServer, run: Callable[[Body], None]) -> None:
+    """What is longer than etcd takes is a `StorageError`, and leaves no doubt behind."""
+
+    async def body(world: World) -> None:
+        a = await world.client(server.url)
+        for size in (1_600_000, 4_000_000):
+            with pytest.raises(StorageError, match="larg"):
+                await a.claim("r", "one", body="x" * size)
+        assert a.driver._places.get("one") is None
+        assert (await a.claim("r", "one", body="x" * 1_000_000)).rank == 0
+
+    run(body)
 
 
 # -- authentication, endpoints, TLS ----------------------------------------

@@ -31,6 +31,7 @@ class Predecessor:
 
     def __init__(self, place: Place, own: bool) -> None:
         self._place = place
+        self._key = place.standing.before_key
         self._own = own
         self._began = 0
 
@@ -43,22 +44,22 @@ class Predecessor:
         self._place.forget()
 
     def saw(self, changes: Sequence[Change]) -> bool:
-        place, wake = self._place, False
+        place = self._place
         gone = {change.key: change.revision for change in changes}
         if place.key in gone:
             place.forget()
             self._own = False
             return True
+        removed = gone.get(self._key)
+        if removed is None:
+            return False
+        # Alone before us at `standing.revision`, and what happened to our own key since
+        # would have been told first: so the claim is the head (docs/decisions/0021).
         standing = place.standing
-        removed = gone.get(standing.before_key)
-        if removed is not None:
-            wake = True
-            # Alone before us at `standing.revision`, and what happened to our own key since
-            # would have been told first: so the claim is the head (docs/decisions/0021).
-            seen = self._own and 0 < self._began <= standing.revision < removed
-            if seen and standing.rank == 1:
-                place.first = True
-        return wake or not self._own
+        seen = self._own and 0 < self._began <= standing.revision < removed
+        if seen and standing.rank == 1 and standing.before_key == self._key:
+            place.first = True
+        return True
 
 
 class Line:
