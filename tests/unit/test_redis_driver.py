@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import random
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tenure._model import Interest
+from tenure._model import Interest, Record
 from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
 from tenure._runtime.thread import ThreadRuntime, drive
@@ -405,6 +406,438 @@ def test_closing_is_prompt_and_complete(server: RedisServer, flavour: str) -> No
     run(flavour, body)
 
 
+# -- shared claims, widths, watchers and records ------------------------------------
+
+
+class Reference:
+    """The roster as a plain list, to compare the scripts with."""
+
+    def __init__(self) -> None:
+        self.claims: list[tuple[str, str, bool]] = []  # session, id, shared
+        self.dead: set[str] = set()
+
+    def ahead(self, id: str) -> list[str]:
+        living = [each for each in self.claims if each[0] not in self.dead]
+        place = [each[1] for each in living].index(id)
+        shared = living[place][2]
+        return [each[1] for each in living[:place] if not (shared and each[2])]
+
+    def granted(self, width: int) -> set[str]:
+        living = [each for each in self.claims if each[0] not in self.dead]
+        return {id for _, id, _ in living if len(self.ahead(id)) < width}
+
+
+@pytest.mark.parametrize("width, readers", [(1, 0.0), (1, 0.5), (1, 0.9), (3, 0.0), (2, 0.5)])
+def test_a_random_history_is_that_of_a_list(
+    server: RedisServer, width: int, readers: float
+) -> None:
+    """Ranks, predecessors and wake-ups are what a plain list says, whatever happens."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url)
+        model = Reference()
+        woken: set[str] = set()
+        alive = [await driver.start("me", ignore) for _ in range(3)]
+        flushed = bench.runtime.signal()
+        await driver.listen(Interest("", "", "flush", None), flushed.set)
+
+        async def heard() -> set[str]:
+            # Messages of one channel come in order.
+            flushed.clear()
+            server.command("PUBLISH", driver._ear._mailbox.decode(), "flush")
+            assert await flushed.wait(bench.runtime.now() + 10)
+            result = set(woken)
+            woken.clear()
+            return result
+
+        for step in range(400):
+            await heard()
+            before = model.granted(width)
+            what = chance.random()
+            if what < 0.5 and len(model.claims) < 12:
+                session, shared = chance.choice(alive), chance.random() < readers
+                only = width if chance.random() < 0.3 else None
+                id = str(step)
+                await driver.listen(
+                    Interest(session, "r", id, None), functools.partial(woken.add, id)
+                )
+                model.claims.append((session, id, shared))
+                refused = only is not None and len(model.ahead(id)) >= only
+                if refused:
+                    model.claims.pop()
+                roll = await driver.claim(session, "r", id, "", only, shared)
+                assert (roll.mine is None) == refused
+                assert roll.mine is None or roll.mine.shared == shared
+            elif what < 0.8 and model.claims:
+                claim = chance.choice(model.claims)
+                model.claims.remove(claim)
+                await driver.withdraw(claim[0], "r", claim[1], width)
+                stored = server.command("ZRANGE", f"tenure:{{{bench.namespace}}}:r:r", 0, -1)
+                new, told = model.granted(width) - before, await heard()
+                gone = {each[1] for each in model.claims if each[0] in model.dead}
+                assert told <= new | before | gone  # nobody looks whether a reader is dead
+                if not any(each.decode().startswith((*model.dead,)) for each in stored):
+                    assert new <= told  # with a dead one about, the next look wakes
+                continue
+            elif what < 0.85:
+                dead = alive.pop(chance.randrange(3))
+                kill(server, driver, dead)
+                model.dead.add(dead)
+                alive.append(await driver.start("me", ignore))
+            living = [each for each in model.claims if each[0] not in model.dead]
+            if living:
+                session, id, shared = chance.choice(living)
+                roll = await driver.read(session, "r", id, width)
+                assert roll.mine is not None
+                ahead = model.ahead(id)
+                assert (roll.mine.id, roll.mine.shared) == (id, shared)
+                assert roll.before == (ahead[-1] if ahead else None)
+                assert roll.rank >= len(ahead)
+                assert (roll.rank < width) == (len(ahead) < width)
+                assert roll.claims[0].id == living[0][1]
+        census = await driver.census("r")
+        living = [each for each in model.claims if each[0] not in model.dead]
+        assert [(each.session, each.id, each.shared) for each in census] == living
+        for claim in model.claims:
+            await driver.withdraw(claim[0], "r", claim[1])
+        assert server.command("KEYS", f"tenure:{{{bench.namespace}}}:[rbh]*") == []
+
+    run("thread", body)
+
+
+def test_burying_wakes_whoever_comes_under_the_width(server: RedisServer, flavour: str) -> None:
+    """Whoever finds a dead holder wakes the waiter that takes its place, and all readers."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url)
+        live, dead = await driver.start("live", ignore), await driver.start("dead", ignore)
+        woken: list[str] = []
+
+        async def enter(session: str, roster: str, id: str, shared: bool = False) -> None:
+            await driver.claim(session, roster, id, "", None, shared)
+            interest = Interest(live, roster, id, None)
+            await driver.listen(interest, functools.partial(woken.append, id))
+
+        for id in ("1", "2", "3", "4", "5"):
+            await enter(dead if id == "2" else live, "pool", id)
+        await enter(dead, "rw", "w1")
+        for id in ("r1", "r2"):
+            await enter(live, "rw", id, shared=True)
+        await enter(live, "rw", "w2")
+        await enter(live, "rw", "r3", shared=True)
+        woken.clear()
+        kill(server, driver, dead)
+        roll = await driver.read(live, "pool", "5", 3)
+        assert (roll.rank, roll.before) == (3, "4")
+        assert (await driver.read(live, "rw", "r3")).before == "w2"
+        await bench.until(lambda: len(woken) == 3, "the wake-ups")
+        assert sorted(woken) == ["4", "r1", "r2"]
+
+    run(flavour, body)
+
+
+def test_a_census_is_one_round_trip(
+    server: RedisServer, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A census of many members shows the living in order, and buries the dead in passing."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url, ttl=30)
+        sessions = [await driver.start(f"owner {number}", ignore) for number in range(700)]
+        for number, session in enumerate(sessions):
+            claim = await driver.claim(session, "group", "1", f"body {number}", None, number == 5)
+            assert claim.mine is not None
+        await driver.claim(sessions[0], "group", "2", "", None)
+        for session in sessions[100:200]:
+            kill(server, driver, session)
+        asked, ask = [], driver._wire.ask
+
+        async def count(packed: bytes) -> Any:
+            asked.append(packed)
+            return await ask(packed)
+
+        monkeypatch.setattr(driver._wire, "ask", count)
+        await driver.census("nothing")  # the script is known from here on
+        asked.clear()
+        for _ in range(2):
+            census = await driver.census("group")
+            assert len(asked) == 1
+            asked.clear()
+            assert len(census) == 601
+            assert [each.token for each in census] == sorted(each.token for each in census)
+            assert (census[7].owner, census[7].body, census[7].session) == (
+                "owner 7",
+                "body 7",
+                sessions[7],
+            )
+            assert census[5].shared
+            assert census[-1][1:] == (*("2", sessions[0], census[-1].token, "owner 0", "", False),)
+        assert server.command("ZCARD", f"tenure:{{{bench.namespace}}}:r:group") == 601
+        assert server.command("HLEN", f"tenure:{{{bench.namespace}}}:b:group") == 600
+
+    run(flavour, body)
+
+
+def test_a_session_is_seen_when_it_renews(server: RedisServer, flavour: str) -> None:
+    """Anybody can ask how long ago a session was renewed, whatever its TTL."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url, ttl=30)
+        other = await bench.open(server.url, ttl=3)
+        s = await driver.start("me with a space", ignore)
+        seen = await other.last_seen(s)
+        assert seen is not None
+        assert 0 <= seen < 2
+        server.command("PEXPIRE", driver._session_key(s).decode(), 20_000)
+        seen = await other.last_seen(s)
+        assert seen is not None
+        assert 10 <= seen < 12
+        await driver.renew(s)
+        seen = await other.last_seen(s)
+        assert seen is not None
+        assert seen < 2
+        await driver.claim(s, "lock", "1", "", None)
+        assert (await other.read(s, "lock", "1")).claims[0].owner == "me with a space"
+        await driver.end(s)
+        assert await other.last_seen(s) is None
+
+    run(flavour, body)
+
+
+def test_records_are_compared_and_set(flavour: str) -> None:
+    """A record changes only from the version that was read, and no version comes twice."""
+    with RedisServer() as server:
+
+        async def body(bench: Bench) -> None:
+            driver = await bench.open(server.url)
+            assert await driver.recall("plan") is None
+            first = await driver.record("plan", "a", None)
+            assert await driver.record("plan", "b", None) is None
+            assert await driver.recall("plan") == Record("a", first)
+            second = await driver.record("plan", "", first)
+            assert await driver.record("plan", "c", first) is None
+            assert await driver.recall("plan") == Record("", second)
+            for name in ("plans", "p*", "ä\n"):
+                await driver.record(name, name, None)
+            assert await driver.recorded("p") == ["p*", "plan", "plans"]
+            assert await driver.recorded("p*") == ["p*"]
+            assert await driver.record("plan", None, first) is None
+            gone = await driver.record("plan", None, second)
+            assert await driver.recall("plan") is None
+            assert await driver.record("plan", None, second) is None
+            again = await driver.record("plan", "a", None)
+            server.restart(graceful=False)
+            assert await bench.again(lambda: driver.recall("plan")) is None
+            later = await driver.record("plan", "a", None)
+            versions = [first, second, gone, again, later]
+            assert versions == sorted(set(versions))
+            assert await driver.rosters("") == []
+
+        run(flavour, body)
+
+
+def test_watchers_hear_of_what_is_public(server: RedisServer, flavour: str) -> None:
+    """Whoever watches is woken by claims with a body and by records, and by nothing else."""
+
+    async def body(bench: Bench) -> None:
+        a, b = await bench.open(server.url), await bench.open(server.url)
+        s, dead = await a.start("me", ignore), await a.start("dead", ignore)
+        woken: list[str] = []
+        for id in ("x", "y"):
+            interest = Interest("", "ä group", id, None, watch=True)
+            await b.listen(interest, functools.partial(woken.append, id))
+        other = Interest("", "other", "z", None, watch=True)
+        await b.listen(other, functools.partial(woken.append, "z"))
+        assert woken == []
+
+        async def wakes(what: str, times: int = 1) -> None:
+            await bench.until(lambda: len(woken) >= 2 * times, what)
+            await a.record("other", "x", None)
+            await bench.until(lambda: "z" in woken, "the end")
+            known = await a.recall("other")
+            assert known is not None
+            await a.record("other", None, known.version)
+            await bench.until(lambda: woken.count("z") == 2, "the end")
+            assert sorted(woken) == [*(["x"] * times), *(["y"] * times), "z", "z"], what
+            woken.clear()
+
+        claim = (await a.claim(s, "ä group", "1", "b", None)).mine
+        assert claim is not None
+        await wakes("entry")
+        await a.claim(s, "ä group", "1", "b", None)
+        await wakes("nothing: it is there already", 0)
+        claim = await a.amend(claim, "c")
+        await wakes("change")
+        await a.claim(dead, "ä group", "2", "b", None, True)
+        await wakes("entry behind another")
+        await a.claim(s, "ä group", "3", "", None)
+        await a.withdraw(s, "ä group", "3")
+        await wakes("nothing: it has no body", 0)
+        kill(server, a, dead)
+        assert await a.census("ä group") == (claim,)
+        await wakes("burial by a census")
+        dead = await a.start("dead", ignore)
+        await a.claim(dead, "ä group", "4", "b", None)
+        await wakes("another entry")
+        await a.withdraw(s, "ä group", "1")
+        await wakes("withdrawal before another")
+        kill(server, a, dead)
+        await a.rosters("")
+        await wakes("burial by a listing")
+        await a.claim(s, "ä group", "5", "b", None)
+        await wakes("entry into an empty roster")
+        await a.withdraw(s, "ä group", "5")
+        await wakes("withdrawal of the last")
+        version = await a.record("ä group", "text", None)
+        await a.record("ä group", "other text", version - 1)
+        await wakes("a record, and a write that was refused")
+        await a.record("ä group", None, version)
+        await wakes("the end of a record")
+        dead = await a.start("dead", ignore)
+        await a.claim(dead, "ä group", "6", "", None)
+        await a.claim(dead, "ä group", "7", "b", None)
+        await a.withdraw(dead, "ä group", "7")
+        await wakes("entry and withdrawal", 2)
+        await a.end(dead)
+        await wakes("nothing: what is left has no body", 0)
+        dead = await a.start("dead", ignore)
+        claim = (await a.claim(dead, "ä group", "8", "", None, True)).mine
+        assert claim is not None
+        await a.amend(claim, "b")
+        await wakes("a body that is given later")
+        kill(server, a, dead)
+        with pytest.raises(SessionLost):
+            await a.renew(dead)
+        await a.end(dead)
+        await wakes("the end of a session that was lost before")
+        b.unlisten(Interest("", "ä group", "x", None, watch=True))
+        await a.record("ä group", "text", None)
+        await bench.until(lambda: woken == ["y"], "the one who is left")
+
+    run(flavour, body)
+
+
+def channels(server: RedisServer, bench: Bench) -> int:
+    """How many rosters of the namespace are watched."""
+    return len(server.command("PUBSUB", "CHANNELS", f"tenure:{{{bench.namespace}}}:c:*"))
+
+
+def test_a_channel_is_left_with_its_last_watcher(server: RedisServer, flavour: str) -> None:
+    """A roster that nobody watches any more is unsubscribed from, and can be watched again."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url)
+        s = await driver.start("me", ignore)
+        woken = bench.runtime.signal()
+        interest = [Interest("", "group", str(number), None, watch=True) for number in range(2)]
+        for round in range(3):
+            for each in interest:
+                await driver.listen(each, woken.set)
+            assert channels(server, bench) == 1
+            driver.unlisten(interest[0])
+            await driver.listen(interest[0], woken.set)
+            driver.unlisten(interest[1])
+            woken.clear()
+            await driver.claim(s, "group", str(round), "x", None)
+            assert await woken.wait(bench.runtime.now() + 5)
+            driver.unlisten(interest[0])
+            if round == 1:
+                await bench.until(lambda: channels(server, bench) == 0, "the channel to be left")
+        await bench.until(lambda: channels(server, bench) == 0, "the channel to be left")
+        assert driver._ear._channels == {}
+
+    run(flavour, body)
+
+
+def test_channels_come_and_go_under_way(server: RedisServer, flavour: str) -> None:
+    """However many watch and stop watching at once, a listen that returned is heard."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url)
+        s = await driver.start("me", ignore)
+        done: list[int] = []
+
+        def work(number: int) -> Callable[[], Any]:
+            async def main() -> None:
+                interest = Interest("", f"group {number % 3}", str(number), None, watch=True)
+                for turn in range(15):
+                    woken = bench.runtime.signal()
+                    await driver.listen(interest, woken.set)
+                    await driver.claim(s, interest.roster, f"{number} {turn}", "x", None)
+                    assert await woken.wait(bench.runtime.now() + 5)
+                    driver.unlisten(interest)
+                done.append(number)
+
+            return main
+
+        jobs = [bench.runtime.spawn(work(number), "work") for number in range(9)]
+        for job in jobs:
+            assert await job.join(bench.runtime.now() + 30)
+        assert len(done) == 9
+        await bench.until(lambda: channels(server, bench) == 0, "the channels to be left")
+
+    run(flavour, body)
+
+
+def test_watchers_are_woken_when_the_connection_is_back(flavour: str) -> None:
+    """What was sent while nobody listened is lost, so every watcher looks once."""
+    with RedisServer() as server, Proxy(server.host, server.port) as proxy:
+
+        async def body(bench: Bench) -> None:
+            a, b = await bench.open(server.url), await bench.open(server.url_at(proxy.port))
+            s = await a.start("me", ignore)
+            woken: list[str] = []
+            for id in ("x", "y"):
+                interest = Interest("", id, id, None, watch=True)
+                await b.listen(interest, functools.partial(woken.append, id))
+            assert woken == []
+            proxy.reset()
+            await bench.until(lambda: sorted(woken) == ["x", "y"], "waking both")
+            woken.clear()
+            await a.claim(s, "x", "1", "b", None)
+            await bench.until(lambda: woken == ["x"], "hearing again")
+            proxy.cut()
+            await bench.until(lambda: b._ear._link is None, "the connection's end")
+            lost = Interest("", "z", "z", None, watch=True)
+            with pytest.raises(Unavailable):
+                await b.listen(lost, functools.partial(woken.append, "z"))
+            woken.clear()
+            proxy.heal()
+            await bench.until(lambda: sorted(woken) == ["x", "y"], "waking both again")
+            await bench.again(lambda: b.listen(lost, functools.partial(woken.append, "z")))
+            await a.claim(s, "z", "1", "b", None)
+            await bench.until(lambda: "z" in woken, "hearing a new one")
+
+        run(flavour, body)
+
+
+def test_a_lock_that_is_free_costs_what_it_must(server: RedisServer) -> None:
+    """Taking and releasing a free lock runs eight commands, and publishes nothing."""
+
+    async def body(bench: Bench) -> None:
+        driver = await bench.open(server.url)
+        s = await driver.start("me", ignore)
+        for id in "12":
+            server.command("CONFIG", "RESETSTAT")
+            await driver.claim(s, "lock", id, "", None)
+            await driver.withdraw(s, "lock", id)
+        stats = server.command("INFO", "commandstats").decode()
+        lines = [line.partition(":") for line in stats.splitlines() if line.startswith("cmdstat_")]
+        calls = {
+            name.removeprefix("cmdstat_"): int(rest.partition("calls=")[2].partition(",")[0])
+            for name, _, rest in lines
+        }
+        for own in ("auth", "config|resetstat"):
+            calls.pop(own, None)
+        names = ("exists", "time", "get", "set", "zadd", "zrange", "del")
+        assert calls == {"evalsha": 2} | dict.fromkeys(names, 1)
+
+    run("thread", body)
+
+
 # -- faults ------------------------------------------------------------------------
 
 
@@ -735,7 +1168,7 @@ def test_the_documented_rights_suffice() -> None:
             assert await driver.rosters("") == ["lock"]
             assert (await driver.read(s, "lock", "2")).rank == 0
             await driver.claim(s, "lock", "4", "", None)
-            await driver._wire.ping(driver._ear._link)
+            await driver._wire.post(driver._ear._link, b"PING")
             await driver.renew(s)
 
         run("thread", body)

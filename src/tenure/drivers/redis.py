@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from .._model import Claim, Interest, Roll, Traits
+from .._model import Claim, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import ProtocolError, SessionLost
 from ..wires import redis as wires
 from ._redis_ear import Ear
-from ._redis_lua import AMEND, CLAIM, LIVING, READ, WITHDRAW
+from ._redis_lua import (
+    AMEND,
+    CENSUS,
+    CLAIM,
+    CLAIM_SHARED,
+    END,
+    LIVING,
+    READ,
+    RECORD,
+    SEEN,
+    WITHDRAW,
+)
 from ._redis_url import settings
 from .base import Driver, Lost, Wake
 
@@ -35,12 +46,14 @@ class _Session(NamedTuple):
     owner: str
     key: bytes
     begun: dict[str, _Begun]
+    public: set[tuple[str, str]]
+    """Roster and id of each claim with a body that may stand."""
 
 
 class RedisDriver(Driver):
     """One namespace in one Redis database."""
 
-    traits = Traits(scope="hosts", durable_claims=False, push=True, poll=0.5)
+    traits = Traits(scope="hosts", shared=True, durable_claims=False, push=True, poll=0.5)
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
@@ -70,18 +83,28 @@ class RedisDriver(Driver):
         self._begun += 1
         session = f"{self._mailbox}.{self._begun}"
         known = self._session(session, owner)
-        await self._wire.command(b"SET", known.key, _utf8(owner), b"PX", self._ttl_ms)
+        value = b"%d %b" % (self._ttl_ms, _utf8(owner))
+        await self._wire.command(b"SET", known.key, value, b"PX", self._ttl_ms)
         self._sessions[session] = known
         return session
 
     async def renew(self, session: str) -> None:
         if await self._wire.command(b"PEXPIRE", self._session_key(session), self._ttl_ms) != 1:
-            self._sessions.pop(session, None)
             raise _lost()
 
     async def end(self, session: str) -> None:
-        await self._wire.command(b"DEL", self._session_key(session))
+        known = self._sessions.get(session)
+        shown = set() if known is None else {roster for roster, _ in known.public}
+        # Its claims are dead now, and whoever watches them sees that when it looks.
+        await self._run(END, 1, self._session_key(session), *map(self._channel, sorted(shown)))
         self._sessions.pop(session, None)
+
+    async def last_seen(self, session: str) -> float | None:
+        left, value = _is(await self._run(SEEN, 1, self._session_key(session)), list)
+        if value is None:
+            return None
+        ttl = int(_is(value, bytes).partition(b" ")[0])
+        return max(0, ttl - _is(left, int)) / 1000
 
     # -- the roster --------------------------------------------------------------
 
@@ -99,75 +122,130 @@ class RedisDriver(Driver):
         known = self._sessions.get(session)
         if known is None:
             raise _lost()
-        begun = known.begun.get(roster) or self._begin(known, roster)
-        member = f"{session} {id}".encode()
-        tail = _TAILS.get((body, width)) or _tail(body, width)
-        packed = b"%b$%d\r\n%b\r\n%b" % (begun.claim, len(member), member, tail)
-        try:
-            reply = await self._wire.ask(packed)
-        except wires.ScriptMissing:
-            reply = await self._teach(CLAIM, packed)
+        if body:
+            known.public.add((roster, id))
+        if shared:
+            keys = self._keys(roster, known.key, self._counter)
+            words = (self._prefix, _member(session, id, shared), _utf8(body), width or 0)
+            reply = await self._run(CLAIM_SHARED, *keys, *words)
+        else:
+            begun = known.begun.get(roster) or self._begin(known, roster)
+            member = f"{session} {id}".encode()
+            tail = _TAILS.get((body, width)) or _tail(body, width)
+            packed = b"%b$%d\r\n%b\r\n%b" % (begun.claim, len(member), member, tail)
+            try:
+                reply = await self._wire.ask(packed)
+            except wires.ScriptMissing:
+                reply = await self._teach(CLAIM, packed)
         if type(reply) is int and reply > 0:
-            mine = Claim(roster, id, session, reply, known.owner, body)
+            mine = Claim(roster, id, session, reply, known.owner, body, shared)
             return Roll((mine,), mine)
-        return self._roll(reply, roster, id, session)
+        return _roll(reply, roster, id, session, known.owner)
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         known = self._sessions.get(session) or self._session(session, "")
-        begun = known.begun.get(roster) or self._begin(known, roster)
-        member = f"{session} {id}".encode()
-        packed = b"%b$%d\r\n%b\r\n" % (begun.withdraw, len(member), member)
-        try:
-            await self._wire.ask(packed)
-        except wires.ScriptMissing:
-            await self._teach(WITHDRAW, packed)
+        if width != 1:
+            words = (self._prefix, _member(session, id), width)
+            await self._run(WITHDRAW, *self._keys(roster), *words)
+        else:
+            begun = known.begun.get(roster) or self._begin(known, roster)
+            member = f"{session} {id}".encode()
+            packed = b"%b$%d\r\n%b\r\n" % (begun.withdraw, len(member), member)
+            try:
+                await self._wire.ask(packed)
+            except wires.ScriptMissing:
+                await self._teach(WITHDRAW, packed)
+        if known.public:
+            known.public.discard((roster, id))
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         keys = self._keys(roster, self._session_key(session))
-        reply = await self._run(READ, *keys, self._prefix, _member(session, id))
-        return self._roll(reply, roster, id, session)
+        reply = await self._run(READ, *keys, self._prefix, _member(session, id), max(width, 1))
+        roll, value = _list(reply, 2)
+        return _roll(roll, roster, id, session, _owner(value))
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        reply = await self._run(CENSUS, 1, self._roster_key(roster), self._prefix)
+        members, texts, values = map(_list, _list(reply))
+        bodies = dict(zip(texts[::2], texts[1::2], strict=True))
+        owners: dict[bytes, str | None] = {}
+        claims = []
+        for member, token in zip(members[::2], members[1::2], strict=True):
+            session, mark, id = _parts(member)
+            if session not in owners:
+                value = values[len(owners)]
+                owners[session] = None if value is None else _owner(value)
+            owner = owners[session]
+            if owner is not None:
+                body = _text(bodies.get(member))
+                claims.append(
+                    Claim(roster, _text(id), _text(session), _token(token), owner, body, mark)
+                )
+        return tuple(claims)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         keys = self._keys(claim.roster, self._session_key(claim.session))
-        member = _member(claim.session, claim.id)
-        if await self._run(AMEND, *keys, member, _utf8(claim.body), _utf8(body)) != 1:
+        member = _member(claim.session, claim.id, claim.shared)
+        words = (member, _utf8(claim.body), _utf8(body), self._channel(claim.roster))
+        known = self._sessions.get(claim.session)
+        if body and known is not None:
+            known.public.add((claim.roster, claim.id))
+        if await self._run(AMEND, *keys, *words) != 1:
             raise SessionLost("redis: the claim is gone, or was changed by someone else")
         return claim._replace(body=body)
 
     async def rosters(self, prefix: str) -> Sequence[str]:
-        start = self._prefix + b"r:"
-        pattern = _literal(start + _utf8(prefix)) + b"*"
-        found: set[bytes] = set()
-        cursor: wires.Reply = b"0"
-        while True:
-            reply = await self._wire.command(
-                b"SCAN", _is(cursor, bytes), b"MATCH", pattern, b"COUNT", 1000
-            )
-            cursor, keys = _is(reply, list)
-            found.update(await self._living(sorted(set(_is(keys, list)) - found)))
-            if cursor == b"0":
-                return sorted(_text(key[len(start) :]) for key in found)
+        async def living(keys: list[bytes]) -> list[bytes]:
+            return _list(await self._run(LIVING, len(keys), *keys, self._prefix))
 
-    async def _living(self, keys: list[bytes]) -> list[bytes]:
-        if not keys:
-            return []
-        return _is(await self._run(LIVING, len(keys), *keys, self._prefix), list)
+        return await self._scan(b"r:", prefix, living)
+
+    # -- records -----------------------------------------------------------------
+
+    async def recall(self, name: str) -> Record | None:
+        reply = await self._wire.command(b"HMGET", self._record_key(name), b"text", b"version")
+        text, version = _list(reply)
+        return None if version is None else Record(_text(text), int(version))
+
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        keys = (2, self._record_key(name), self._counter)
+        words = (self._channel(name), b"" if version is None else b"%d" % version)
+        more = () if text is None else (_utf8(text),)
+        return await self._run(RECORD, *keys, *words, *more)
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        return await self._scan(b"d:", prefix)
 
     # -- wake-ups ----------------------------------------------------------------
 
     async def listen(self, interest: Interest, wake: Wake) -> None:
-        await self._ear.listen(interest.id, wake)
+        if interest.watch:
+            await self._ear.watch(self._channel(interest.roster), interest.id, wake)
+        else:
+            await self._ear.listen(interest.id, wake)
 
     def unlisten(self, interest: Interest) -> None:
-        self._ear.unlisten(interest.id)
+        if interest.watch:
+            self._ear.unwatch(self._channel(interest.roster), interest.id)
+        else:
+            self._ear.unlisten(interest.id)
 
     # -- inside --------------------------------------------------------------------
 
     def _session(self, session: str, owner: str) -> _Session:
-        return _Session(owner, self._session_key(session), {})
+        return _Session(owner, self._session_key(session), {}, set())
 
     def _session_key(self, session: str) -> bytes:
         return self._prefix + b"s:" + _utf8(session)
+
+    def _roster_key(self, roster: str) -> bytes:
+        return self._prefix + b"r:" + _utf8(roster)
+
+    def _record_key(self, name: str) -> bytes:
+        return self._prefix + b"d:" + _utf8(name)
+
+    def _channel(self, name: str) -> bytes:
+        return self._prefix + b"c:" + _utf8(name)
 
     def _keys(self, roster: str, *more: bytes) -> tuple[bytes | int, ...]:
         """The number of keys and the keys, as the scripts of one roster take them."""
@@ -178,7 +256,7 @@ class RedisDriver(Driver):
         claim = self._keys(roster, known.key, self._counter)
         begun = _Begun(
             CLAIM.begin(*claim, self._prefix, more=3),
-            WITHDRAW.begin(*self._keys(roster), self._prefix, more=1),
+            WITHDRAW.begin(*self._keys(roster), self._prefix, more=1),  # and no width: it is 1
         )
         if len(known.begun) >= _MOST_BEGUN:
             known.begun.clear()
@@ -197,28 +275,26 @@ class RedisDriver(Driver):
         await self._wire.command(b"SCRIPT", b"LOAD", script.text)
         return await self._wire.ask(packed)
 
-    def _roll(self, reply: wires.Reply, roster: str, id: str, session: str) -> Roll:
-        """Read what the scripts' `look` returns, or the -1 for a dead session."""
-        if reply == -1:
-            raise _lost()
-        if not isinstance(reply, list) or len(reply) != 8:
-            raise _odd()
-        token, rank, before, head, head_token, head_owner, head_body, body = reply
-        if head is None:
-            return Roll()
-        head_session, _, head_id = _text(head).partition(" ")
-        first = Claim(
-            roster, head_id, head_session, _token(head_token), _text(head_owner), _text(head_body)
-        )
-        if token is None:
-            return Roll((first,))
-        if head_id == id and head_session == session:
-            return Roll((first,), first)
-        known = self._sessions.get(session)
-        owner = known.owner if known is not None else ""
-        mine = Claim(roster, id, session, _token(token), owner, _text(body))
-        ahead = None if before is None else _text(before).partition(" ")[2]
-        return Roll((first, mine), mine, _is(rank, int), ahead)
+    async def _scan(
+        self,
+        kind: bytes,
+        prefix: str,
+        sift: Callable[[list[bytes]], Awaitable[list[bytes]]] | None = None,
+    ) -> Sequence[str]:
+        """The names of the keys of a kind that begin with the prefix, those that are sifted out."""
+        start = self._prefix + kind
+        pattern = _literal(start + _utf8(prefix)) + b"*"
+        found: set[bytes] = set()
+        cursor: wires.Reply = b"0"
+        while True:
+            reply = await self._wire.command(
+                b"SCAN", _is(cursor, bytes), b"MATCH", pattern, b"COUNT", 1000
+            )
+            cursor, keys = _list(reply)
+            new = sorted(set(_list(keys)) - found)
+            found.update(await sift(new) if sift is not None and new else new)
+            if cursor == b"0":
+                return sorted(_text(key[len(start) :]) for key in found)
 
 
 def _lost() -> SessionLost:
@@ -235,6 +311,51 @@ def _is(reply: Any, kind: type[T]) -> T:
     return reply
 
 
+def _roll(reply: wires.Reply, roster: str, id: str, session: str, owner: str) -> Roll:
+    """Read what the scripts' `look` returns, or the -1 for a dead session."""
+    if reply == -1:
+        raise _lost()
+    token, rank, before, shared, head, head_token, value, head_body, body = _list(reply, 9)
+    if head is None:
+        return Roll()
+    head_session, mark, head_id = _parts(head)
+    first = Claim(
+        roster,
+        _text(head_id),
+        _text(head_session),
+        _token(head_token),
+        _owner(value),
+        _text(head_body),
+        mark,
+    )
+    if token is None:
+        return Roll((first,))
+    if first.id == id and first.session == session:
+        return Roll((first,), first)
+    mine = Claim(roster, id, session, _token(token), owner, _text(body), shared == 1)
+    ahead = None if before is None else _text(_parts(before)[2])
+    return Roll((first, mine), mine, _is(rank, int), ahead)
+
+
+def _list(reply: Any, size: int | None = None) -> list[Any]:
+    if not isinstance(reply, list) or len(reply) != (len(reply) if size is None else size):
+        raise _odd()
+    return reply
+
+
+def _parts(member: bytes) -> tuple[bytes, bool, bytes]:
+    """The session, whether the claim is shared, and the claim's id."""
+    found = _MEMBER.match(member)
+    if found is None:
+        raise _odd()
+    return found[1], found[2] == b"+", found[3]
+
+
+def _owner(value: Any) -> str:
+    """The owner's name in what a session's key holds."""
+    return _text(value).partition(" ")[2]
+
+
 def _token(score: Any) -> int:
     # Exact: a token is below 2**53, and a score is a double that Redis may write as 1e+15.
     return int(float(_is(score, bytes)))
@@ -248,8 +369,8 @@ def _text(data: Any) -> str:
     return "" if data is None else _is(data, bytes).decode("utf-8", "surrogatepass")
 
 
-def _member(session: str, id: str) -> bytes:
-    return _utf8(f"{session} {id}")
+def _member(session: str, id: str, shared: bool = False) -> bytes:
+    return _utf8(f"{session}{'+' if shared else ' '}{id}")
 
 
 def _tail(body: str, width: int | None) -> bytes:
@@ -271,4 +392,5 @@ def _literal(text: bytes) -> bytes:
     return re.sub(rb"([*?\[\]\\^-])", rb"\\\1", text)
 
 
+_MEMBER = re.compile(rb"([0-9A-Za-z.]+)([ +])(.*)", re.DOTALL)
 _UNSAFE = re.compile(r"[{}%\x00-\x1f\x7f]")

@@ -183,9 +183,15 @@ class Wire(ABC, Generic[L]):
             raise
         return link
 
-    async def ping(self, link: L) -> None:
-        """Send a sign of life on a subscribed connection; the answer arrives like a message."""
-        await link.send(pack((b"PING",)), self.settings.patience)
+    async def post(self, link: L, *words: Word) -> None:
+        """Send a command on a subscribed connection; the answer arrives like a message."""
+        await link.send(pack(words), self.settings.patience)
+
+    def refusal(self, reply: Reply) -> TenureError | None:
+        """What a reply on a subscribed connection says, if it is an error."""
+        if type(reply) is hiredis.ReplyError:
+            return translate(str(reply), self.settings.label)
+        return None
 
     def discard(self, link: L) -> None:
         """Close a connection for good."""
