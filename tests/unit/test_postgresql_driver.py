@@ -29,9 +29,11 @@ from tenure.errors import (
 )
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import PostgresServer
+from tenure.wires.postgresql import Link
 
-LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
-QUEUED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+# A session's own marks are advisory locks of two integers, a space of their own.
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+QUEUED = f"{LOCKS} AND NOT granted"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,12 @@ class Client:
         grant = await self.seize(name, shared=shared, wait=wait)
         assert grant is not None, f"{name} is taken"
         return grant
+
+    @property
+    def main(self) -> Link:
+        session = self.driver.session
+        assert session is not None
+        return session.main
 
     async def renew(self) -> None:
         await self.driver.renew(self.session)
@@ -340,7 +348,7 @@ def test_a_waiter_whose_session_ends_is_not_granted(play: Play) -> None:
         await a.held("name")
         waiting = world.later(lambda: b.held("name", wait=30.0))
         await world.until("b queues", lambda: world.count(QUEUED) == 1)
-        world.server.psql(f"SELECT pg_terminate_backend({b.driver.main.backend_pid})")
+        world.server.psql(f"SELECT pg_terminate_backend({b.main.backend_pid})")
         await world.until("the wait ends", lambda: bool(waiting), 3.0)
         assert isinstance(waiting[0], SessionLost)
         await world.until("its place is gone", lambda: world.count(QUEUED) == 0, 3.0)
@@ -392,7 +400,7 @@ def test_a_renewal_may_be_late(play: Play) -> None:
         with Proxy(url.hosts[0].name, url.hosts[0].port) as proxy:
             a = await world.client("a", url=world.server.url_at(proxy.port), ttl=6.0)
             grant = await a.held("name")
-            a.driver.main._patience = 0.3
+            a.main._patience = 0.3
             proxy.black_hole()
             for _ in range(2):
                 began = world.runtime.now()

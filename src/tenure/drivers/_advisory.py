@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Protocol
 
-from .._model import Grant, Holder
+from .._model import Grant, Holder, Taken
 from .._runtime.base import Runtime
 from ..errors import ProtocolError, SessionLost, TenureError
-from ..wires.libpq import NotSent
+from ..wires.libpq import NotSent, Row
 from ..wires.postgresql import Link
 from .base import Lost, Mutex
 
 SLICE = 1.0  # seconds between two looks at the session while a lock is waited for
 _SPARE = 4  # idle connections kept for the next wait
 _KEYS = 4096  # names whose keys are remembered
+_ESCAPE = "\x10"
 
 Values = tuple[bytes, ...]
+
+
+def key(kind: str, *parts: str) -> int:
+    """What stands for something else than a lock: 64 bits of a hash, signed.
+
+    As an advisory lock it is two integers, a space that no lock's key is in.
+    """
+    hash = blake2b(kind.encode(), digest_size=8)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        hash.update(b"%d:%b" % (len(data), data))
+    return int.from_bytes(hash.digest(), "big", signed=True)
+
+
+def escaped(text: str) -> str:
+    """The text without NUL, which the server cannot keep."""
+    if "\0" in text or _ESCAPE in text:
+        return text.replace(_ESCAPE, _ESCAPE + _ESCAPE).replace("\0", _ESCAPE + "0")
+    return text
+
+
+def plain(text: str) -> str:
+    """The text that was escaped."""
+    if _ESCAPE in text:
+        parts = text.split(_ESCAPE + _ESCAPE)
+        return _ESCAPE.join(part.replace(_ESCAPE + "0", "\0") for part in parts)
+    return text
+
+
+def halves(key: int) -> tuple[int, int]:
+    """The key as the two integers that advisory locks take."""
+    low = key & 0xFFFFFFFF
+    return key >> 32, low - (1 << 32) if low >> 31 else low
 
 
 class Connections(Protocol):
@@ -24,10 +60,11 @@ class Connections(Protocol):
 
     session: Session | None
 
-    @property
-    def main(self) -> Link: ...
-
     def current(self, session: str) -> Session: ...
+
+    async def questions(self) -> Link: ...
+
+    async def locks(self) -> list[Row]: ...
 
     async def another(self, session: Session) -> Link: ...
 
@@ -35,11 +72,14 @@ class Connections(Protocol):
 class Hold:
     """Where a lock lives: the handle of a grant."""
 
-    __slots__ = ("free", "freed", "link", "session", "shared", "values")
+    __slots__ = ("free", "freed", "link", "name", "session", "shared", "values")
 
-    def __init__(self, session: Session, link: Link, values: Values, shared: bool) -> None:
+    def __init__(
+        self, session: Session, link: Link, name: str, values: Values, shared: bool
+    ) -> None:
         self.session = session
         self.link = link
+        self.name = name
         self.values = values
         self.shared = shared
         self.free = b"free_shared" if shared else b"free"  # the statement that frees it
@@ -49,10 +89,12 @@ class Hold:
 class _Readers:
     """How many shared locks of one key live on the main connection."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "name", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, values: Values) -> None:
         self.count = 1
+        self.name = name
+        self.values = values
 
 
 class AdvisoryLocks(Mutex):
@@ -82,11 +124,11 @@ class AdvisoryLocks(Mutex):
         if current is None or current.id != session or current.ended is not None:
             current = self._driver.current(session)
         values = self._keys.get(name) or self._key(name)
-        hold = Hold(current, current.main, values, shared)
+        hold = Hold(current, current.main, name, values, shared)
         # To the server the whole connection is one holder, which it grants any lock that
         # it already has: what is held or tried there is not tried there once more.
         if shared:
-            statement = current.share(values)
+            statement = current.share(name, values)
         else:
             statement = b"seize" if current.keys.setdefault(values, hold) is hold else b""
         if statement:
@@ -131,7 +173,7 @@ class AdvisoryLocks(Mutex):
     ) -> Grant | None:
         """Ask on another connection, where the statement blocks until it is our turn."""
         link = await session.borrow()
-        hold = Hold(session, link, values, shared)
+        hold = Hold(session, link, name, values, shared)
         try:
             await link.ask(b"queue_shared" if shared else b"queue", values)
             while not await link.ready(max(0.0, min(SLICE, until - self._runtime.now()))):
@@ -196,24 +238,43 @@ class AdvisoryLocks(Mutex):
                 session.give_back(link)
 
     async def holder(self, name: str) -> Holder | None:
-        application = await self._driver.main.call(b"holder", self._key(name), b"")
-        if application is None:
-            return None
-        return Holder(application.decode(errors="replace").removeprefix("tenure:"))
+        link = await self._driver.questions()
+        application = await link.call(b"holder", self._key(name), b"")
+        return None if application is None else _holder(application)
+
+    async def taken(self) -> Sequence[Taken]:
+        """All locks of the namespace that are held. The server knows keys; a name is known
+        once somebody has held it for a third of a TTL, or two."""
+        found: list[Taken] = []
+        for _, rows in groupby(await self._driver.locks(), lambda row: row[0]):
+            every = list(rows)
+            holders = tuple(_holder(row[3] or b"") for row in every if row[1] == b"t")
+            if holders:
+                shared = any(row[1] == b"t" and row[2] == b"t" for row in every)
+                name = None if every[0][4] is None else plain(every[0][4].decode())
+                found.append(Taken(name, holders, len(every) - len(holders), shared))
+        return sorted(found, key=lambda each: (each.name is None, each.name or ""))
+
+
+def _holder(application: bytes) -> Holder:
+    return Holder(application.decode(errors="replace").removeprefix("tenure:"))
 
 
 class Session:
     """The connections that live and die together, and what is held on them."""
 
     def __init__(
-        self, driver: Connections, runtime: Runtime, owner: str, main: Link, lost: Lost
+        self, driver: Connections, runtime: Runtime, id: str, owner: str, main: Link, lost: Lost
     ) -> None:
-        self.id = runtime.unique()
+        self.id = id
+        self.alive = key("session", id)  # the lock that main holds for as long as it lives
         self.owner = owner
         self.main = main
         self.ended: str | None = None
-        self.holding: set[Link] = set()  # beside the main one
+        self.holding: dict[Link, Hold] = {}  # beside the main one
         self.keys: dict[Values, Hold | _Readers] = {}  # what the main connection has, or tries
+        self._before: set[Hold | _Readers] = set()  # what was held at the last renewal
+        self._noted: set[str] = set()
         self._driver = driver
         self._lost = lost
         self._lock = runtime.lock()
@@ -225,12 +286,23 @@ class Session:
         if self.ended is not None:
             raise SessionLost(f"postgresql: {self.ended}") from cause
 
+    def long_held(self) -> dict[bytes, str]:
+        """The keys and names that were held at the last renewal, too, and are not noted yet."""
+        with self._lock:
+            held = {*self.keys.values(), *self.holding.values()}
+        before, self._before = self._before, held
+        return {each.values[0]: each.name for each in held & before if each.name not in self._noted}
+
+    def noted(self, names: Iterable[str]) -> None:
+        """The names are known to whoever asks; only what is held still need be remembered."""
+        self._noted = {*names, *(each.name for each in self._before if each.name in self._noted)}
+
     # -- on the main connection ------------------------------------------------
 
-    def share(self, values: Values) -> bytes:
+    def share(self, name: str, values: Values) -> bytes:
         """The statement with which to try a shared lock there; empty if it must not be tried."""
         with self._lock:
-            mine = _Readers()
+            mine = _Readers(name, values)
             found = self.keys.setdefault(values, mine)
             if found is mine:
                 return b"share"
@@ -277,7 +349,7 @@ class Session:
         with self._lock:
             self._waiting.discard(link)
             if self.ended is None:
-                self.holding.add(link)
+                self.holding[link] = hold
         if link.reason is not None:
             self.link_ended(link, link.reason)
         self.check()
@@ -286,7 +358,7 @@ class Session:
         """The connection holds nothing any more."""
         with self._lock:
             self._waiting.discard(link)
-            self.holding.discard(link)
+            self.holding.pop(link, None)
             keep = self.ended is None and link.reason is None and len(self._idle) < _SPARE
             if keep:
                 self._idle.append(link)

@@ -15,6 +15,7 @@ ever silently connected again under a lease.
 
 from __future__ import annotations
 
+import logging
 import math
 
 from .._model import Traits
@@ -29,25 +30,21 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
-from ..wires.libpq import Refused
-from ..wires.postgresql import Link, ThreadWire
+from ..wires.libpq import Refused, Row
+from ..wires.postgresql import Link
 from ..wires.postgresql_loop import LoopWire
-from ._advisory import SLICE, AdvisoryLocks, Session
-from .base import Driver, Lost
+from ..wires.postgresql_thread import ThreadWire
+from . import _postgresql_sql as sql
+from ._advisory import AdvisoryLocks, Session, escaped, halves, key
+from ._postgresql_rosters import TableRosters
+from ._postgresql_url import OPTIONS, attempts, quoted
+from .base import Lost
 
-# fmt: off
-_PASSED_ON = frozenset((
-    "channel_binding", "gssencmode", "hostaddr", "krbsrvname", "passfile", "require_auth",
-    "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslcrldir",
-    "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni",
-    "target_session_attrs",
-))
-# fmt: on
-_OPTIONS = _PASSED_ON | {"connect_timeout", "host", "port", "schema"}
+logger = logging.getLogger("tenure")
 
 
-class PostgresqlDriver(Driver):
-    """Locks on PostgreSQL 12 or later, through psycopg 3."""
+class PostgresqlDriver(TableRosters):
+    """Locks, rosters and records on PostgreSQL 12 or later, through psycopg 3."""
 
     traits = Traits(
         scope="hosts",
@@ -57,7 +54,7 @@ class PostgresqlDriver(Driver):
         durable_tokens=True,
         durable_claims=False,
         push=True,
-        poll=SLICE,
+        poll=0.5,
         min_ttl=1.0,
     )
 
@@ -65,12 +62,14 @@ class PostgresqlDriver(Driver):
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
-        url.check_options(_OPTIONS)
-        self._attempts = _attempts(url)
+        url.check_options(OPTIONS)
+        self._attempts = attempts(url)
         self._connect_seconds = min(
             self.patience, url.number("connect_timeout", self.patience, least=0.1)
         )
-        self._sequence = _sequence(url.options.get("schema", "public"))
+        self._schema = quoted(url.options.get("schema", "public"))
+        self._sequence = f"{self._schema}.tenure_token"
+        self._badge = key("namespace", namespace)
         self._wire: ThreadWire | LoopWire
         if runtime.flavour == "thread":
             self._wire = ThreadWire(runtime, self.patience)
@@ -79,7 +78,10 @@ class PostgresqlDriver(Driver):
         else:
             raise Unsupported("postgresql: there is no simulated connection")
         self._first: Link | None = None  # opened, and not yet given to a session
-        self.session: Session | None = None  # the one that was started last
+        self.session = None
+        self._opening = runtime.mutex()  # held while a main connection is made or given away
+        self._over = ""
+        self._notes = True
         self.mutex = AdvisoryLocks(self, runtime, namespace)
 
     async def open(self) -> None:
@@ -90,26 +92,35 @@ class PostgresqlDriver(Driver):
             raise
 
     async def close(self) -> None:
+        self._over = "closed"
         self._forget("closed")
+        await self.ear.close()
         await self._wire.close()
 
     def abandon(self) -> None:
+        self._over = "the process was forked"
         self._wire.abandon()
         if self.session is not None:
-            self.session.ended = "the process was forked"
+            self.session.ended = self._over
 
     async def start(self, owner: str, lost: Lost) -> str:
         self._forget("a new session was started")
-        link, self._first = self._first, None
-        if link is None or link.reason is not None:
-            link = await self._main()
-        try:
-            await self._prepare(link, owner)
-        except BaseException:
-            link.end("it could not be set up")
-            raise
-        session = Session(self, self.runtime, owner, link, lost)
-        self.session = session
+        id = self.runtime.unique()
+        async with self._opening:
+            link, self._first = self._first, None
+            if link is None or link.reason is not None:
+                link = await self._main()
+            try:
+                high, low = halves(key("session", id))
+                await link.script(
+                    f"SELECT set_config('application_name', {_application(link, owner)}, false), "
+                    f"pg_try_advisory_lock({high}, {low})"
+                )
+            except BaseException:
+                link.end("it could not be set up")
+                raise
+            session = Session(self, self.runtime, id, owner, link, lost)
+            self.session = session
         if link.reason is not None:
             session.lose(link.reason)
             raise SessionLost(f"postgresql: {link.reason}")
@@ -122,13 +133,53 @@ class PostgresqlDriver(Driver):
                 # A connection that was given back meanwhile may be waiting for a lock by now.
                 if link.parked or not link.asking:
                     await link.ping()
+            if self._notes:
+                await self._note(current)
         except TenureError as error:
             current.check(error)
             raise
 
+    async def _note(self, session: Session) -> None:
+        """Write down what has been held for long: the server's locks have keys, and no names."""
+        names = session.long_held()
+        if not names:
+            return
+        try:
+            await self.set_up(session.main)
+            keys = b"{%b}" % b",".join(names)
+            texts = b"{%b}" % b",".join(map(_element, names.values()))
+            await session.main.ping(b"tn_note", (escaped(self.namespace).encode(), keys, texts))
+            session.noted(names.values())
+        except Unavailable:
+            raise
+        except BackendError as error:
+            self._notes = False
+            logger.info("tenure: an operator will not see the names of locks: %s", error)
+
     async def end(self, session: str) -> None:
-        if self.session is not None and self.session.id == session:
-            self._forget("the session was ended")
+        current = self.session
+        if current is None or current.id != session:
+            return
+        try:
+            await self._take_leave(current)
+        finally:
+            if self.session is current:
+                self._forget("the session was ended")
+
+    async def _take_leave(self, session: Session) -> None:
+        """Remove the session's claims, which are dead without it, and tell who watches them."""
+        link = session.main
+        if session.ended is not None or link.reason is not None or link.parked:
+            return
+        values = [b"%d" % half for half in halves(session.alive)]
+        statement = b"leave"
+        if self.is_set_up(link):
+            statement = b"tn_leave"
+            values.append(b"%d" % session.alive)
+        try:
+            await link.ping(statement, tuple(values))
+        except TenureError as error:
+            logger.debug("tenure: a session ended without a farewell: %s", error)
 
     def current(self, session: str) -> Session:
         """The session, if it is the one that lives; `SessionLost` if not."""
@@ -139,13 +190,34 @@ class PostgresqlDriver(Driver):
             raise SessionLost(f"postgresql: {current.ended}")
         return current
 
-    @property
-    def main(self) -> Link:
-        """A connection for questions that belong to no session."""
-        link = self._first if self.session is None else self.session.main
+    async def questions(self) -> Link:
+        link = self._main_now()
         if link is None:
-            raise Unavailable("postgresql: not connected")
+            async with self._opening:
+                link = self._main_now()
+                if link is None:
+                    link = self._first = await self._main()
         return link
+
+    def _main_now(self) -> Link | None:
+        if self._over:
+            raise Unavailable(f"postgresql: not connected: {self._over}")
+        session, first = self.session, self._first
+        if session is not None and session.ended is None and session.main.reason is None:
+            return session.main
+        return first if first is not None and first.reason is None else None
+
+    async def locks(self) -> list[Row]:
+        """Every lock of the namespace that somebody holds or waits for; see `sql.TAKEN`."""
+        link = await self.questions()
+        try:
+            await self.set_up(link)
+            names = {"name": "n.name", "names": sql.NAMES.format(**self.tables)}
+        except Unavailable:
+            raise
+        except BackendError:
+            names = {"name": "NULL", "names": ""}
+        return await link.rows(sql.TAKEN.format(badge=self._badge, **names))
 
     def _forget(self, reason: str) -> None:
         session, self.session = self.session, None
@@ -159,6 +231,16 @@ class PostgresqlDriver(Driver):
         link = await self._connect()
         try:
             await self._prepare(link, session.owner)
+        except BaseException:
+            link.end("it could not be set up")
+            raise
+        return link
+
+    async def ear_link(self) -> Link:
+        link = await self._connect()
+        try:
+            owner = "" if self.session is None else self.session.owner
+            await link.script(self._settings(link, owner))
         except BaseException:
             link.end("it could not be set up")
             raise
@@ -200,9 +282,20 @@ class PostgresqlDriver(Driver):
 
     async def _prepare(self, link: Link, owner: str) -> None:
         """Name the connection, guard it against time limits, and prepare the statements."""
+        script = [self._settings(link, owner), _FLUSH_TOKENS]
+        if link.server_version >= 140000:
+            script.append(_CHECK_WAITERS)
+        # By this an operator's question finds the connections of a namespace.
+        script.append("SELECT pg_try_advisory_lock_shared({}, {})".format(*halves(self._badge)))
+        script += [
+            f"PREPARE {name} AS {text.format(token=self.next_token(link))}"
+            for name, text in _STATEMENTS.items()
+        ]
+        await link.script("; ".join(script))
+
+    def _settings(self, link: Link, owner: str) -> str:
         quiet = math.ceil(self.ttl)
         settings = {
-            "application_name": f"tenure:{owner}".encode()[:63].decode(errors="ignore"),
             "statement_timeout": "0",
             "lock_timeout": "0",
             # A client that was cut off: not before it has counted its own time out.
@@ -214,20 +307,18 @@ class PostgresqlDriver(Driver):
         if link.server_version >= 140000:
             # A holder that was paused keeps its lock, so that nobody is let in beside it.
             settings["idle_session_timeout"] = "0"
-        chosen = ", ".join(
+        chosen = [f"set_config('application_name', {_application(link, owner)}, false)"]
+        chosen += [
             f"set_config('{name}', {link.literal(value)}, false)"
             for name, value in settings.items()
-        )
-        script = ["DEALLOCATE ALL", f"SELECT {chosen}", _FLUSH_TOKENS]
-        if link.server_version >= 140000:
-            script.append(_CHECK_WAITERS)
-        script += [
-            f"PREPARE {name} AS {sql.format(token=self._token(link))}"
-            for name, sql in _STATEMENTS.items()
         ]
-        await link.script("; ".join(script))
+        return f"SELECT {', '.join(chosen)}"
 
-    def _token(self, link: Link) -> str:
+    @property
+    def schema(self) -> str:
+        return self._schema
+
+    def next_token(self, link: Link) -> str:
         return f"nextval({link.literal(self._sequence)}::regclass)"
 
     async def _check_tokens(self, link: Link) -> None:
@@ -236,7 +327,7 @@ class PostgresqlDriver(Driver):
         question = _SEQUENCE.format(name=link.literal(name))
         found = await link.script(question)
         if not found:
-            await self._create(link)
+            await self._create_sequence(link)
             found = await link.script(question)
         allowed, rising = (*found, None, None)[:2]
         if allowed != b"t":
@@ -250,7 +341,7 @@ class PostgresqlDriver(Driver):
                 f"one; run: ALTER SEQUENCE {name} INCREMENT 1 CACHE 1 NO CYCLE"
             )
 
-    async def _create(self, link: Link) -> None:
+    async def _create_sequence(self, link: Link) -> None:
         name = self._sequence
         try:
             await link.script(f"CREATE SEQUENCE IF NOT EXISTS {name}")
@@ -270,39 +361,14 @@ class PostgresqlDriver(Driver):
             session.link_ended(link, reason)
 
 
-def _attempts(url: Url) -> list[dict[str, str]]:
-    """What to connect with, host by host, in libpq's own words."""
-    common = {key: value for key, value in url.options.items() if key in _PASSED_ON}
-    common["client_encoding"] = "UTF8"
-    common.setdefault("target_session_attrs", "read-write")
-    if url.username is not None:
-        common["user"] = url.username
-    if url.password is not None:
-        common["password"] = url.password
-    if url.path.strip("/"):
-        common["dbname"] = url.path.removeprefix("/")
-    if url.hosts:
-        if "host" in url.options or "port" in url.options:
-            raise InvalidURL(
-                f"{url.scheme}: the hosts stand before the path or after '?', not both"
-            )
-        return [
-            {**common, "host": host.name, **({"port": str(host.port)} if host.port else {})}
-            for host in url.hosts
-        ]
-    named: dict[str, str] = {
-        key: url.options[key] for key in ("host", "port") if key in url.options
-    }
-    if any("," in value for value in named.values()):
-        raise InvalidURL(f"{url.scheme}: several hosts stand before the path: host:port,host:port")
-    return [{**common, **named}]
+def _application(link: Link, owner: str) -> str:
+    return link.literal(f"tenure:{owner}".encode()[:63].decode(errors="ignore"))
 
 
-def _sequence(schema: str) -> str:
-    if not schema or "\0" in schema or len(schema.encode()) > 63:
-        raise InvalidURL("postgresql: option 'schema' must be the name of a schema")
-    quoted = schema.replace('"', '""')
-    return f'"{quoted}".tenure_token'
+def _element(name: str) -> bytes:
+    """The name as an element of an array."""
+    text = escaped(name).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'.encode()
 
 
 _STATEMENTS = {
@@ -323,6 +389,7 @@ _STATEMENTS = {
     "free(bigint)": "SELECT pg_advisory_unlock($1)",
     "free_shared(bigint)": "SELECT pg_advisory_unlock_shared($1)",
     "ping": "SELECT 1",
+    "leave(integer, integer)": "SELECT pg_advisory_unlock($1, $2)",
     "holder(bigint)": """
         SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1

@@ -164,11 +164,18 @@ class PostgresqlBackend(ServerBackend):
     def footprint(self, namespace: str) -> int:
         import psycopg
 
-        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+        claims = "SELECT count(*) FROM tenure_claim WHERE namespace = %s"
         with psycopg.connect(self.url, autocommit=True) as connection:
-            row = connection.execute(query).fetchone()
-        assert row is not None
-        return int(row[0])
+            row = connection.execute(locks).fetchone()
+            assert row is not None
+            count = int(row[0])
+            exists = connection.execute("SELECT to_regclass('tenure_claim')").fetchone()
+            if exists is not None and exists[0] is not None:
+                row = connection.execute(claims, (namespace,)).fetchone()
+                assert row is not None
+                count += int(row[0])
+        return count
 
 
 class EtcdBackend(ServerBackend):

@@ -37,6 +37,9 @@ Wait = Callable[[int, bool, float], Awaitable[None]]
 
 Row = tuple[bytes | None, ...]
 
+Heard = tuple[bytes, bytes]
+"""A notification: its channel and its payload."""
+
 
 class NotSent(Unavailable):
     """The connection was busy for too long with what was sent before."""
@@ -165,11 +168,18 @@ def _is_address(host: str) -> bool:
 # -- results and errors -------------------------------------------------------
 
 
-def row(result: PGresult) -> Row:
-    """The first row of a result; empty if there is none."""
-    if not result.ntuples:
-        return ()
-    return tuple(result.get_value(0, column) for column in range(result.nfields))
+def rows(result: PGresult) -> list[Row]:
+    """Every row of a result."""
+    value, columns = result.get_value, range(result.nfields)
+    return [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]
+
+
+def notified(pgconn: PGconn) -> list[Heard]:
+    """The notifications that have come in and that nobody has taken yet."""
+    found: list[Heard] = []
+    while (notification := pgconn.notifies()) is not None:
+        found.append((notification.relname, notification.extra))
+    return found
 
 
 def message(result: PGresult | None) -> str:

@@ -11,7 +11,7 @@ from psycopg import pq
 
 from ..errors import TenureError
 from . import libpq
-from .libpq import NotSent, Row
+from .libpq import Heard, NotSent, Row
 from .postgresql import Ended, Link
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class LoopLink(Link):
         self._pending = False  # a reply is still to come
         self._waiter: asyncio.Future[None] | None = None
         self._result: PGresult | None = None
+        self._hearing = False
+        self._heard: list[Heard] = []
+        self._listener: asyncio.Future[None] | None = None
         self._loop.add_reader(self._socket, self._readable)
 
     async def call(self, statement: bytes, values: tuple[bytes, ...], undo: bytes) -> bytes | None:
@@ -51,7 +54,7 @@ class LoopLink(Link):
         finally:
             self._leave()
 
-    async def script(self, sql: str) -> Row:
+    async def rows(self, sql: str) -> list[Row]:
         await self._enter()
         try:
             try:
@@ -64,10 +67,26 @@ class LoopLink(Link):
                 raise cancelled
             result = self._result
             if result is not None and result.status in (_TUPLES_OK, _COMMAND_OK):
-                return libpq.row(result)
+                return libpq.rows(result)
             raise self._failure()
         finally:
             self._leave()
+
+    async def hear(self, seconds: float) -> list[Heard]:
+        if not self._hearing:
+            self._hearing = True
+            self._heard += libpq.notified(self._pgconn) if self.reason is None else ()
+        if not self._heard and self.reason is None and seconds:
+            listener = self._listener = self._loop.create_future()
+            timer = self._loop.call_later(seconds, libpq.resolve, listener)
+            try:
+                await listener
+            finally:
+                timer.cancel()
+        if self.reason is not None:
+            raise self._gone()
+        heard, self._heard = self._heard, []
+        return heard
 
     async def ask(self, statement: bytes, values: tuple[bytes, ...]) -> None:
         await self._enter()
@@ -106,8 +125,11 @@ class LoopLink(Link):
             # Told first: the holder of a lock knows before the server frees it.
             self._ended(self, reason)
             self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
             self._pgconn.finish()
             self._wake()
+            if self._listener is not None:
+                libpq.resolve(self._listener)
             if self._unpark():
                 self._leave()
 
@@ -162,9 +184,7 @@ class LoopLink(Link):
         except psycopg.Error as error:
             raise self._broken(error) from error
         if stuck:
-            # Not even a few hundred bytes fit: the server has stopped reading long ago.
-            self.end("the server does not read")
-            raise self._unknown()
+            self._loop.add_writer(self._socket, self._writable)
 
     async def _undo(self, statement: bytes, values: tuple[bytes, ...]) -> None:
         try:
@@ -204,6 +224,18 @@ class LoopLink(Link):
                     self._result = result
             if not self._pending:
                 pgconn.is_busy()  # takes in what the server said of its own accord
+            if self._hearing and (heard := libpq.notified(pgconn)):
+                self._heard += heard
+                if self._listener is not None:
+                    libpq.resolve(self._listener)
+        except psycopg.Error as error:
+            self._broken(error)
+
+    def _writable(self) -> None:
+        """Send the rest of a statement that did not fit into the socket at once."""
+        try:
+            if not self._pgconn.flush():
+                self._loop.remove_writer(self._socket)
         except psycopg.Error as error:
             self._broken(error)
 

@@ -1,0 +1,272 @@
+"""Rosters and records of the PostgreSQL driver, in three tables; see `_postgresql_sql`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from .._model import Claim, Interest, Record, Roll
+from ..errors import AuthenticationFailed, InvalidArgument, ProtocolError, SessionLost, TenureError
+from ..wires.libpq import Refused, Row
+from ..wires.postgresql import Link
+from . import _postgresql_sql as sql
+from ._advisory import Session, escaped, halves, key, plain
+from ._postgresql_ear import Ear
+from .base import Driver, Wake
+
+_UNDEFINED_TABLE = "42P01"
+
+
+class TableRosters(Driver):
+    """The roster verbs, on whatever connections the driver has."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.ear = Ear(self, self.runtime)
+        self._ready: Link | None = None  # where the statements are prepared
+        self._settling = self.runtime.mutex()
+
+    session: Session | None
+    """The session that was started last."""
+
+    @abstractmethod
+    def current(self, session: str) -> Session:
+        """The session, if it is the one that lives; `SessionLost` if not."""
+
+    @abstractmethod
+    async def questions(self) -> Link:
+        """A connection for questions that belong to no session."""
+
+    @abstractmethod
+    async def ear_link(self) -> Link:
+        """A connection of its own, on which to listen."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> str:
+        """The schema of sequence and tables, quoted."""
+
+    @abstractmethod
+    def next_token(self, link: Link) -> str:
+        """The SQL that draws a token."""
+
+    # -- the roster ------------------------------------------------------------
+
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
+        current = self.current(session)
+        place = self._place(roster)
+        values = (id, session, current.alive, current.owner, body, width, shared)
+        (row,) = await self._of_session(
+            current, "tn_claim", place, self.namespace, roster, *values, queue=place
+        )
+        return _roll(roster, row)
+
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
+        values = (self._place(roster), self.namespace, roster, id)
+        (row,) = await self._of_anybody(session, "tn_read", *values)
+        return _roll(roster, row)
+
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
+        place = self._place(roster)
+        values = (place, self.namespace, roster, id, max(1, width))
+        await self._of_anybody(session, "tn_withdraw", *values, queue=place)
+
+    async def amend(self, claim: Claim, body: str) -> Claim:
+        roster = claim.roster
+        known = (self._place(roster), self.namespace, roster, claim.id)
+        if not await self._of_anybody(claim.session, "tn_amend", *known, claim.body, body):
+            raise SessionLost("postgresql: the claim is gone, or was changed by someone else")
+        return claim._replace(body=body)
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        rows = await self._of_nobody("tn_census", self._place(roster), self.namespace, roster)
+        return tuple(_claim(roster, row) for row in rows)
+
+    async def rosters(self, prefix: str) -> Sequence[str]:
+        rows = await self._of_nobody("tn_rosters", self.namespace, prefix)
+        return sorted(_text(row[0]) for row in rows)
+
+    async def last_seen(self, session: str) -> float | None:
+        link = await self.questions()
+        question = f"SELECT WHERE {key('session', session)} IN ({sql.BEATING})"
+        return 0.0 if await link.rows(question) else None
+
+    # -- records ---------------------------------------------------------------
+
+    async def recall(self, name: str) -> Record | None:
+        rows = await self._of_nobody("tn_recall", self._place(name), self.namespace, name)
+        return Record(_text(rows[0][0]), _number(rows[0][1])) if rows else None
+
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        known = (self._place(name), self.namespace, name)
+        if version is None:
+            if text is None:
+                raise InvalidArgument("a record can be deleted only by who names its version")
+            rows = await self._of_nobody("tn_begin", *known, text)
+        elif text is None:
+            rows = await self._of_nobody("tn_delete", *known, version)
+        else:
+            rows = await self._of_nobody("tn_write", *known, text, version)
+        return _number(rows[0][0]) if rows else None
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        rows = await self._of_nobody("tn_recorded", self.namespace, prefix)
+        return sorted(_text(row[0]) for row in rows)
+
+    # -- wake-ups --------------------------------------------------------------
+
+    async def listen(self, interest: Interest, wake: Wake) -> None:
+        await self.ear.listen(interest, wake)
+
+    def unlisten(self, interest: Interest) -> None:
+        self.ear.unlisten(interest)
+
+    # -- asking ----------------------------------------------------------------
+
+    async def _of_session(
+        self, session: Session, statement: str, *values: Any, queue: int | None = None
+    ) -> list[Row]:
+        """Run a statement on the session's own connection, so that none outlives the session."""
+        try:
+            await self.set_up(session.main)
+            return await _execute(session.main, statement, values, queue)
+        except TenureError as error:
+            session.check(error)
+            raise
+
+    async def _of_anybody(
+        self, session: str, statement: str, *values: Any, queue: int | None = None
+    ) -> list[Row]:
+        """The same; the claim may be of another client's session, too."""
+        if self.session is not None and self.session.id == session:
+            return await self._of_session(self.current(session), statement, *values, queue=queue)
+        return await self._of_nobody(statement, *values, queue=queue)
+
+    async def _of_nobody(self, statement: str, *values: Any, queue: int | None = None) -> list[Row]:
+        link = await self.questions()
+        await self.set_up(link)
+        return await _execute(link, statement, values, queue)
+
+    def _place(self, roster: str) -> int:
+        return key("roster", self.namespace, roster)
+
+    # -- the tables --------------------------------------------------------------
+
+    def is_set_up(self, link: Link) -> bool:
+        """Whether the statements on the tables are prepared on the connection."""
+        return link is self._ready
+
+    async def set_up(self, link: Link) -> None:
+        """Prepare the connection for rosters; make the tables if there are none."""
+        if link is self._ready:
+            return
+        async with self._settling:
+            if link is not self._ready:
+                # Halfway prepared, it could not be prepared again.
+                await self.runtime.finish(self._install(link))
+
+    async def _install(self, link: Link) -> None:
+        names = {"token": self.next_token(link), **self.tables}
+        first = sql.filled({"check": sql.CHECK, "sweep": sql.SWEEP}, names)
+        statements = sql.filled(sql.STATEMENTS, names)
+        script = [
+            *(f"SET SESSION {name} = {value}" for name, value in sql.SETTINGS.items()),
+            *first.values(),
+            *(f"PREPARE {name} AS {text}" for name, text in statements.items()),
+        ]
+        for last_try in (False, True):
+            try:
+                await link.rows("; ".join(script))
+                self._ready = link
+                return
+            except Refused as error:
+                if last_try or error.state != _UNDEFINED_TABLE:
+                    raise
+            except AuthenticationFailed as error:
+                raise AuthenticationFailed(
+                    f"postgresql: no permission for the tables of rosters and records ({error}); "
+                    f"their owner runs: {self._grant}"
+                ) from error
+            await self._create_tables(link)
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """What the tables are called, by the letters that stand for them."""
+        return {each.removeprefix("tenure_")[0]: f"{self.schema}.{each}" for each in sql.TABLES}
+
+    @property
+    def _grant(self) -> str:
+        return f"{sql.GRANT.format(**self.tables)} this user"
+
+    async def _create_tables(self, link: Link) -> None:
+        definitions = sql.DEFINITIONS.format(**self.tables)
+        high, low = halves(key("tables", self.schema))
+        try:
+            # One at a time, since `IF NOT EXISTS` looks before it creates.
+            await link.rows(f"SELECT pg_advisory_xact_lock({high}, {low}); {definitions}")
+        except AuthenticationFailed as error:
+            raise AuthenticationFailed(
+                "postgresql: rosters and records are kept in tables that this user may not create; "
+                f"run once: {' '.join(definitions.split())}; {self._grant}"
+            ) from error
+
+
+async def _execute(
+    link: Link, statement: str, values: tuple[Any, ...], queue: int | None = None
+) -> list[Row]:
+    """Run a prepared statement; with a `queue`, after waiting for that roster's lock."""
+    # In the simple protocol: only there do two statements make one transaction, and one
+    # round trip, and has each of them a snapshot of its own.
+    text = f"EXECUTE {statement}({', '.join([_literal(link, value) for value in values])})"
+    if queue is not None:
+        text = "SELECT pg_advisory_xact_lock({}, {}); {}".format(*halves(queue), text)
+    return await link.rows(text)
+
+
+def _literal(link: Link, value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            return link.literal(escaped(value))
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"postgresql: text with a character that UTF-8 cannot encode: {error.reason}"
+            ) from None
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value))
+
+
+def _text(value: bytes | None) -> str:
+    if value is None:
+        raise ProtocolError("postgresql: a column is null that cannot be")
+    return plain(value.decode())
+
+
+def _number(value: bytes | None) -> int:
+    if value is None:
+        raise ProtocolError("postgresql: a column is null that cannot be")
+    return int(value)
+
+
+def _claim(roster: str, row: Row) -> Claim:
+    id, session, token, owner, body, shared = row
+    return Claim(
+        roster, _text(id), _text(session), _number(token), _text(owner), _text(body), shared == b"t"
+    )
+
+
+def _roll(roster: str, row: Row) -> Roll:
+    head = (_claim(roster, row[:6]),) if row[0] is not None else ()
+    mine = _claim(roster, row[6:12]) if row[6] is not None else None
+    return Roll(head, mine, _number(row[12]), None if row[13] is None else _text(row[13]))
