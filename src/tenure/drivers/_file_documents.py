@@ -18,6 +18,7 @@ from .._runtime.base import Runtime
 from ..errors import StorageError
 from ._file_names import (
     MAKE,
+    NEW_SUFFIX,
     READ,
     WRITE,
     check_fit,
@@ -25,20 +26,18 @@ from ._file_names import (
     in_place,
     make_folder,
     remove,
+    remove_old,
     storage_error,
 )
 from .document import Document
 
 SUFFIX = ".json"
-NEW_SUFFIX = ".new"
-NEW_SECONDS_MAX = 60.0
-"""A file that is being written for longer than this was left behind by a crash."""
-
 LOCK_TRIES = 20
 HEADER_BYTES = 1024
 
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _KIND = "a document"
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Documents:
@@ -119,7 +118,7 @@ class Documents:
                 if name is not None:
                     names.append(name)
             elif file.endswith(NEW_SUFFIX):
-                self._sweep(path)
+                remove_old(path, self._runtime.wall())
         return names
 
     def _name(self, path: str) -> str | None:
@@ -134,12 +133,6 @@ class Documents:
         finally:
             os.close(file)
         return _header(path, found.partition(b"\n")[0], None)[0] if found else None
-
-    def _sweep(self, path: str) -> None:
-        # Harmless even if its writer lives: it then finds that it was too slow.
-        with contextlib.suppress(OSError):
-            if os.stat(path).st_mtime < self._runtime.wall() - NEW_SECONDS_MAX:
-                os.unlink(path)
 
     @contextlib.contextmanager
     def _locked(self, path: str, make: bool) -> Iterator[int | None]:
@@ -225,9 +218,8 @@ def kind_folder(folder: str, kind: str) -> str:
 
 
 def _text(name: str, version: str, document: Document) -> bytes:
-    header = json.dumps({"name": name, "version": version}, ensure_ascii=False)
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return f"{header}\n{body}\n".encode("utf-8", "surrogatepass")
+    header = _encode({"name": name, "version": version})
+    return f"{header}\n{_encode(document)}\n".encode("utf-8", "surrogatepass")
 
 
 def _header(path: str, line: bytes, name: str | None) -> tuple[str, str]:

@@ -59,12 +59,14 @@ class Ear:
         self._closed = True
         async with self._starting:  # one that is being started is ended, too
             changes, job = self._changes, self._job
-        if changes is None or job is None:
+        if changes is None:
             return
         changes.stop()
-        job.cancel()
-        if await job.join(self._runtime.now() + self._poll + 1.0):
-            changes.close()
+        if job is not None:
+            job.cancel()
+            if not await job.join(self._runtime.now() + self._poll + 1.0):
+                return  # it still uses them
+        changes.close()
 
     def abandon(self) -> None:
         """In the child of a fork: close the copies, and let the parent's go on."""

@@ -13,6 +13,12 @@ import stat
 from ..errors import StorageError, TenureError
 
 LOCK_SUFFIX = ".lock"
+NEW_SUFFIX = ".new"
+"""Of a file that is being written, and then gets another name."""
+
+NEW_SECONDS_MAX = 60.0
+"""One that is older than this was left behind by a crash."""
+
 NAME_BYTES_MAX = 256
 """How much of a lock's name its file tells."""
 
@@ -122,3 +128,10 @@ def remove(path: str) -> None:
     """Remove a file; whatever fails here costs nothing but the file."""
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+def remove_old(path: str, wall: float) -> None:
+    """Remove a file that a crash left behind. If its writer lives, it will write another."""
+    with contextlib.suppress(OSError):
+        if os.stat(path, follow_symlinks=False).st_mtime < wall - NEW_SECONDS_MAX:
+            os.unlink(path)

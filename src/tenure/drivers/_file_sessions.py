@@ -15,21 +15,22 @@ from .._runtime.base import Runtime
 from ..errors import SessionLost, StorageError, Unavailable
 from ._file_names import (
     MAKE,
+    NEW_SUFFIX,
     READ,
     check_fit,
     file_name,
     in_place,
     make_folder,
     remove,
+    remove_old,
     storage_error,
 )
 
 SWEEP_MAX = 16
 """How many files of others one looks at when one makes a file of one's own."""
 
-TRIES = 100
+TRIES = 10
 
-_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _KIND = "a session"
 
 
@@ -48,18 +49,20 @@ class Sessions:
     def __contains__(self, session: str) -> bool:
         return session in self._ours
 
+    def shown(self, session: str) -> bool:
+        """Say whether the session is ours and has a file."""
+        return self._ours.get(session, -1) >= 0
+
     def begin(self, session: str) -> None:
         """The session is ours from now on."""
         self._ours[session] = -1
 
     def show(self, session: str, owner: str) -> None:
         """Make the session's file, if it has none; `SessionLost` if the session is over."""
-        if self._ours.get(session, -1) >= 0:
-            return
         with self._lock:
             if session not in self._ours:
                 raise SessionLost("the session was ended")
-            if self._ours[session] >= 0:
+            if self.shown(session):
                 return
             self._make(session, owner)
         self._sweep()
@@ -68,47 +71,39 @@ class Sessions:
         path = self._path(session)
         try:
             for _ in range(TRIES):
+                beside = f"{path}.{self._runtime.unique()}{NEW_SUFFIX}"
                 # Known at once, so that the child of a fork closes its copy.
-                self._ours[session] = file = self._open(path)
+                self._ours[session] = file = self._open(beside)
                 kept = False
                 try:
-                    kept = self._took(path, file, owner)
+                    # Locked before anybody can find it: a session's file that is not locked
+                    # has lost its owner, for ever.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    line = f"{self._runtime.wall():.0f} {owner}\n"
+                    os.pwrite(file, line.encode(errors="replace"), 0)
+                    os.rename(beside, path)
+                    kept = True
+                    return
+                except FileNotFoundError:
+                    continue  # it was swept away, or the whole folder was
                 finally:
                     if not kept:
                         self._ours[session] = -1
                         os.close(file)
-                if kept:
-                    return
-                os.sched_yield()  # somebody swept, and took it for a dead one's
+                        remove(beside)
         except StorageError:
             raise
         except OSError as error:
             raise storage_error(error, path, _KIND) from error
-        raise Unavailable(f"{path}: a stopped process is looking whether the session lives")
-
-    def _took(self, path: str, file: int, owner: str) -> bool:
-        """Lock a file that was just made; False if somebody else was faster."""
-        check_fit(path, os.fstat(file), self._user, _KIND)
-        try:
-            fcntl.flock(file, _EXCLUSIVE)
-        except BlockingIOError:
-            return False
-        if not in_place(path, file):
-            return False
-        try:
-            os.pwrite(file, f"{self._runtime.wall():.0f} {owner}\n".encode(errors="replace"), 0)
-        except BaseException:
-            remove(path)
-            raise
-        return True
+        raise Unavailable(f"{path}: removed as soon as it was made, {TRIES} times")
 
     def _open(self, path: str) -> int:
         try:
-            return os.open(path, MAKE, 0o600)
+            return os.open(path, MAKE | os.O_EXCL, 0o600)
         except FileNotFoundError:
             make_folder(self._above)
             make_folder(self.folder)
-        return os.open(path, MAKE, 0o600)
+        return os.open(path, MAKE | os.O_EXCL, 0o600)
 
     def _sweep(self) -> None:
         """Remove what dead sessions have left, a few at a time."""
@@ -119,8 +114,11 @@ class Sessions:
         first = int(self._runtime.random() * len(files))
         own = {file_name(session) for session in list(self._ours)}
         for file in (files[first:] + files[:first])[:SWEEP_MAX]:
-            if file not in own:
-                self._lives(os.path.join(self.folder, file), told=False)
+            path = os.path.join(self.folder, file)
+            if file.endswith(NEW_SUFFIX):
+                remove_old(path, self._runtime.wall())
+            elif file not in own:
+                self._lives(path, told=False)
 
     def in_place(self, session: str) -> bool:
         """Say whether the session is ours and its file, if it has one, is where it was made."""
@@ -146,11 +144,9 @@ class Sessions:
             return True
         try:
             check_fit(path, os.fstat(file), self._user, _KIND)
-            fcntl.flock(file, _EXCLUSIVE)
-            # As long as we have it locked nobody else removes it, so it is this very file.
-            if in_place(path, file):
-                remove(path)
-            fcntl.flock(file, fcntl.LOCK_UN)  # the child of a fork may have a copy
+            # Shared, so that one who looks and is stopped there is not taken for the owner.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            remove(path)  # nobody will ever make a file of this name again
         except BlockingIOError:
             return True
         except OSError as error:

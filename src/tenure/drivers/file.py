@@ -170,6 +170,8 @@ class FileDriver(DocumentDriver, Mutex):
         return 0.0 if await self.living((session,)) else None
 
     async def living(self, sessions: Collection[str]) -> set[str]:
+        if all(session in self._sessions for session in sessions):
+            return set(sessions)
         return await self._do(self._sessions.living, sessions)
 
     # -- documents -------------------------------------------------------------------
@@ -183,7 +185,8 @@ class FileDriver(DocumentDriver, Mutex):
         width: int | None,
         shared: bool = False,
     ) -> Roll:
-        await self._shown(session)
+        if not self._sessions.shown(session):
+            await self._shown(session)
         return await super().claim(session, roster, id, body, width, shared)
 
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:

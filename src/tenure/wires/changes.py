@@ -210,7 +210,7 @@ class SyncFolderChanges(_Folders):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stopped, self._stop = os.pipe2(_FLAGS) if hasattr(os, "pipe2") else os.pipe()
+        self._stopped, self._stop = os.pipe()
         self._poll = select.poll()
         for file in (self.inotify, self._stopped):
             if file >= 0:
