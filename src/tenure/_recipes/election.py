@@ -302,6 +302,7 @@ class BoardWatch:
         self._watch = RosterWatch(session, board)
         self._opened = False
         self._told = False
+        self._token = 0
         self.name = name
         self.closed = False
         self.leader: Leader | None = None
@@ -327,7 +328,7 @@ class BoardWatch:
             while not self.closed:
                 if look:
                     try:
-                        found = leader(await session.driver.census(self._board))
+                        found = self._newest(await session.driver.census(self._board))
                         silent_since = None
                     except Unavailable:
                         silent_since = silent_since or session.now()
@@ -345,6 +346,16 @@ class BoardWatch:
             if self.closed:
                 self._watch.close()  # it may have begun to listen just when it was closed
         return False
+
+    def _newest(self, claims: Iterable[Claim]) -> Leader | None:
+        """Who leads. The post of an earlier term, that could not be taken down, says nothing."""
+        found = leader(claims)
+        # A backend that forgot its tokens begins anew: there, a small one can be the newest.
+        durable = self._session.driver.traits.durable_tokens
+        if found is None or (durable and found.token < self._token):
+            return None
+        self._token = found.token
+        return found
 
     def close(self) -> None:
         """Watch no more; whoever waits is told. From any thread."""

@@ -21,8 +21,10 @@ from ..errors import (
     GroupExists,
     GroupNotEmpty,
     GroupNotFound,
+    LeaseLost,
     MemberExists,
     MemberNotFound,
+    SessionLost,
     Unavailable,
 )
 from . import payload, records
@@ -210,10 +212,11 @@ class GroupRecipe(Generic[M]):
             await self._settle(member, create)
             if left is not None:
                 await member._recover(left)
-            if not member.held():
-                raise Unavailable(f"the session was lost at once: {member.reason}")
-        except BaseException:
+            member.check()
+        except BaseException as error:
             await session.runtime.finish(member.release_at_close())
+            if isinstance(error, SessionLost | LeaseLost):
+                raise Unavailable(f"the session was lost at once: {error}") from error
             raise
         return member
 

@@ -108,8 +108,13 @@ class PostedLease(BaseLease):
                 return
             self._claim = None
             unsure = self._claim_unsure
+            withdraw = partial(session.driver.withdraw, life.id, claim.roster, claim.id)
             try:
-                await session.driver.withdraw(life.id, claim.roster, claim.id)
+                try:
+                    await withdraw()
+                except ConnectionError:
+                    # Once the lock is free, what is still shown would be taken for the truth.
+                    await session.retry(life, withdraw, None, session.ttl / 3)
             except (BackendError, SessionLost):
                 unsure = True  # the lock's own release will tell
             except BaseException:
