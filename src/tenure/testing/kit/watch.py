@@ -8,7 +8,7 @@ from typing import Any
 import tenure
 
 from ._base import OUTLIVES_CONNECTION, PROCESSES, SERVER, Env, case
-from .group import end_session, ids, refused, until_ids
+from .group import end_session, ids, refused, restarted, until_ids
 
 
 def told(change: tenure.Change | None) -> tuple[str, str]:
@@ -186,7 +186,7 @@ async def callbacks_come_in_order(env: Env) -> None:
 
     group = b.group(name)
     subscription = await env(group.on_change(hear_slowly if env.flavour == "asyncio" else hear))
-    wanted = []
+    wanted: list[tuple[str, str]] = []
     for number in range(3):
         member = await env(a.group(name).join(member=f"m{number}"))
         await env.until(lambda: len(heard) == len(wanted) + 1, 10, "the join")  # noqa: B023
@@ -286,11 +286,7 @@ async def a_watch_outlives_a_restart(env: Env) -> None:
     member = await env(a.group(name).join())
     watch = await watching(env, b.group(name))
     replay = Replay(env, watch, ("a",))
-    assert env.backend.server is not None
-    env.backend.server.restart(graceful=False)
-    if not env.traits.durable_claims:
-        await env.until(lambda: not member.held(), 2 * env.ttl + 1, "the loss")
-        member = await env(a.group(name).join(timeout=10))
+    member = await restarted(env, a.group(name), member)
     await until_ids(env, a.group(name), {"a"}, 10)
     other = await env(a.group(name).join(member="b", timeout=10))
     await replay.until({"a", "b"}, 2 * env.ttl + 2)
