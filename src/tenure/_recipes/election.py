@@ -114,7 +114,11 @@ class TermLease(PostedLease):
         entry = Entry(session, roster)
         watch = RosterWatch(session, roster)
         try:
-            await entry.enter(life, {"heir": heir, "seconds": seconds})
+            try:
+                await entry.enter(life, {"heir": heir, "seconds": seconds})
+            except SessionLost as error:
+                session.lose(life, str(error))
+                raise self._loss() from error
             await watch.open()
             await self._release()
             while session.now() < until:
