@@ -15,8 +15,10 @@ import tenure.aio
 CLASSES = (
     "Barrier",
     "Coordinator",
+    "Election",
     "Group",
     "Latch",
+    "LeaderWatch",
     "Lease",
     "Lock",
     "Loss",
@@ -28,6 +30,7 @@ CLASSES = (
     "RWLock",
     "Semaphore",
     "Subscription",
+    "Term",
     "Watch",
 )
 ONLY_ASYNCIO = {"cancel_on_loss"}
@@ -54,6 +57,11 @@ AWAITED = {
         *("create", "delete", "exists", "join", "member", "members"),
         *("on_change", "orphans", "inherit", "on_orphan"),
     },
+    "Election": {
+        *("campaign", "try_campaign", "run_as_leader", "leader", "candidates", "on_change"),
+    },
+    "LeaderWatch": {"close", "wait", "__enter__", "__exit__", "__next__"},
+    "Term": {"resign", "publish", "stand_down", "release", "__enter__", "__exit__"},
     "Latch": {"count", "count_down", "wait", "reset", "delete"},
     "Lease": {"release", "__enter__", "__exit__"},
     "Lock": {"acquire", "try_acquire", "holder", "__enter__", "__exit__"},

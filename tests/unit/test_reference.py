@@ -50,13 +50,21 @@ def test_every_name_has_a_section() -> None:
         "Latch",
         "MultiLock",
         "MultiLease",
+        "Election",
+        "LeaderWatch",
     ],
 )
 def test_every_member_has_a_line(name: str) -> None:
     """The tables of members are complete for both APIs, and have no member that is not there."""
-    real = public(getattr(tenure, name), getattr(tenure.aio, name))
+    real = public(getattr(tenure, name), getattr(tenure.aio, name, object))
     shown = first_cells(sections("api.md")[name])
     assert shown - {"with", "lock", "bool"} == real - {"lock"}
+
+
+def test_every_member_of_a_term_has_a_line() -> None:
+    """The table of a term has what a term adds to a lease."""
+    real = public(tenure.Term, tenure.aio.Term) - public(tenure.Lease, tenure.aio.Lease)
+    assert first_cells(sections("api.md")["Term"]) == real
 
 
 def test_every_member_of_a_lease_has_a_line() -> None:
@@ -66,10 +74,20 @@ def test_every_member_of_a_lease_has_a_line() -> None:
     assert first_cells(sections("api.md")["Lease"]) == real
 
 
+@pytest.mark.parametrize("name", ["Member", "Orphan"])
+def test_what_a_kind_of_lease_has_besides_has_a_line(name: str) -> None:
+    """The table has what this kind of lease has, and other leases have not."""
+    real = public(getattr(tenure, name)) - public(tenure.Lease)
+    assert first_cells(sections("api.md")[name]) == real
+
+
 def test_fields_and_states_are_named() -> None:
     """The fields of an event and of a holder, and the states, are all there."""
     api = sections("api.md")
     assert first_cells(api["Event"]) == set(tenure.Event._fields)
+    assert first_cells(api["Change"]) == set(tenure.Change._fields)
+    for field in tenure.MemberInfo._fields:
+        assert f"`{field}`" in api["MemberInfo"]
     for field in tenure.Holder._fields:
         assert f"`{field}`" in api["Holder"]
     for state in tenure.State:

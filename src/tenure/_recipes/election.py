@@ -8,9 +8,8 @@ read, stands only while its leader has the lock, and is put up and taken down in
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from .. import _names
@@ -20,8 +19,6 @@ from .._session import Life, Session
 from ..drivers.base import Mutex
 from ..errors import (
     CandidateNotFound,
-    ClosedError,
-    ForkedError,
     LeaseLost,
     SessionLost,
     Unavailable,
@@ -35,8 +32,6 @@ from .watch import RosterWatch
 
 PAUSE_SECONDS_MAX = 5.0
 """How long a campaign that could not reach the backend waits before it is begun again."""
-
-logger = logging.getLogger("tenure")
 
 
 def _copy(value: Any) -> Any:
@@ -183,10 +178,10 @@ class _CampaignLock(LockRecipe[T]):
 class ElectionRecipe(Generic[T]):
     """One election. Stateless: every campaign returns a term of its own."""
 
-    __slots__ = ("_session", "_term_type", "board", "name", "roster")
+    __slots__ = ("_term_type", "board", "name", "roster", "session")
 
     def __init__(self, session: Session, name: str, term_type: type[T]) -> None:
-        self._session = session
+        self.session = session
         self._term_type = term_type
         self.name = name
         self.board = _names.of("leader", name)
@@ -194,13 +189,13 @@ class ElectionRecipe(Generic[T]):
 
     def now(self) -> float:
         """The session's clock, in seconds."""
-        return self._session.now()
+        return self.session.now()
 
     async def try_campaign(self, value: Any) -> T | None:
         """Lead if nobody does, and nobody else was chosen to."""
         value = _copy(value)
-        entry = Entry(self._session, self.roster)
-        term = await _CampaignLock(self._session, self.name, self._term_type, entry).try_acquire()
+        entry = Entry(self.session, self.roster)
+        term = await _CampaignLock(self.session, self.name, self._term_type, entry).try_acquire()
         if term is None:
             return None
         try:
@@ -211,7 +206,7 @@ class ElectionRecipe(Generic[T]):
     async def campaign(self, until: float | None, value: Any) -> T | None:
         """Wait in turn, and lead; None if the time came first."""
         value = _copy(value)
-        entry = Entry(self._session, self.roster)
+        entry = Entry(self.session, self.roster)
         term: T | None = None
         try:
             term = await self._elected(entry, until, value)
@@ -220,12 +215,12 @@ class ElectionRecipe(Generic[T]):
                 await entry.leave()
             except BaseException:
                 if term is not None:
-                    await self._session.runtime.finish(term.release_at_close())
+                    await self.session.runtime.finish(term.release_at_close())
                 raise
         return term
 
     async def _elected(self, entry: Entry, until: float | None, value: Any) -> T | None:
-        lock = _CampaignLock(self._session, self.name, self._term_type, entry)
+        lock = _CampaignLock(self.session, self.name, self._term_type, entry)
         over: dict[str, float] = {}  # when each nomination that we met is to count no more
         while True:
             term = await lock.acquire(until)
@@ -243,7 +238,7 @@ class ElectionRecipe(Generic[T]):
         self, term: T, entry: Entry, value: Any, over: dict[str, float]
     ) -> Nomination | None:
         """Begin the term. If another was chosen, say so, and give the lock back."""
-        session, driver = self._session, self._session.driver
+        session, driver = self.session, self.session.driver
         try:
             other = nomination(await insist(session, lambda: driver.census(self.roster)))
         except BaseException:
@@ -261,12 +256,12 @@ class ElectionRecipe(Generic[T]):
     ) -> None:
         """Wait until the nomination is fulfilled, or void, or its time is over."""
         end = over[other.id] if until is None else min(over[other.id], until)
-        watch = RosterWatch(self._session, self.roster)
+        watch = RosterWatch(self.session, self.roster)
         try:
             await watch.open()
             while self.now() < end:
                 try:
-                    found = nomination(await self._session.driver.census(self.roster))
+                    found = nomination(await self.session.driver.census(self.roster))
                 except Unavailable:
                     found = other  # nobody can lead meanwhile, either
                 if found is None or found.heir == entry.id or found.id != other.id:
@@ -277,21 +272,21 @@ class ElectionRecipe(Generic[T]):
 
     async def leader(self) -> Leader | None:
         """Who leads; one round trip."""
-        session = self._session
+        session = self.session
         return leader(await insist(session, lambda: session.driver.census(self.board)))
 
     async def candidates(self) -> tuple[Candidate, ...]:
         """Who waits to lead; one round trip."""
-        session = self._session
+        session = self.session
         return candidates(await insist(session, lambda: session.driver.census(self.roster)))
 
     def watch(self) -> BoardWatch:
         """Watch who leads."""
-        return BoardWatch(self._session, self.name, self.board)
+        return BoardWatch(self.session, self.name, self.board)
 
     async def pause(self) -> None:
         """Stand back while the backend cannot be reached."""
-        session = self._session
+        session = self.session
         session.check_open()
         rest = session.ttl / 6 * (0.75 + session.runtime.random() / 2)
         await session.runtime.sleep(session.now() + min(rest, PAUSE_SECONDS_MAX))
@@ -316,6 +311,16 @@ class BoardWatch:
         """The session's clock, in seconds."""
         return self._session.now()
 
+    async def open(self) -> None:
+        """Listen: what changes from now on will be told."""
+        if not self._opened and not self.closed:
+            self._opened = True
+            await self._watch.open()
+
+    async def news(self) -> tuple[Leader | None] | None:
+        """The next leader; None if the watch was closed."""
+        return (self.leader,) if await self.change(None) else None
+
     async def change(self, until: float | None) -> bool:
         """Wait until the leader is another than was told last; the first time, for the first look.
 
@@ -325,9 +330,7 @@ class BoardWatch:
         session = self._session
         silent_since: float | None = None
         look = not self._told
-        if not self._opened and not self.closed:
-            self._opened = True
-            await self._watch.open()
+        await self.open()
         try:
             while not self.closed:
                 if look:
@@ -366,23 +369,3 @@ class BoardWatch:
         self.closed = True
         self._watch.wake()
         self._watch.close()
-
-    def tell(self, call: Callable[[Leader | None], object]) -> None:
-        """Call with every leader, in the background, until the watch or the session is closed."""
-
-        async def follow() -> None:
-            while not self.closed:
-                try:
-                    if not await self.change(None):
-                        continue
-                except Unavailable as error:
-                    logger.warning("tenure: cannot see who leads %r: %s", self.name, error)
-                    continue
-                except (ClosedError, ForkedError):
-                    return
-                try:
-                    call(self.leader)
-                except Exception:
-                    logger.exception("tenure: the callback of election %r failed", self.name)
-
-        self._session.runtime.spawn(follow, "leader-watch")

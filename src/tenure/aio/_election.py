@@ -10,8 +10,10 @@ from typing import Any, Self, TypeVar
 from .._coordinator import checked_name, checked_timeout
 from .._model import Candidate, Leader
 from .._recipes.election import BoardWatch, ElectionRecipe, TermLease
+from .._recipes.groupwatch import Callbacks
 from .._session import Session
 from ..errors import AcquireTimeout, LeaseLost, Unavailable
+from ._group import Subscription
 from ._lock import Lease
 from ._run import run, while_held
 
@@ -86,7 +88,7 @@ class LeaderWatch:
         until = None if seconds is None else self._watch.now() + seconds
         return await run(self._watch.change(until))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Watch no more; whoever waits for it goes on. Does nothing the second time."""
         self._watch.close()
 
@@ -107,7 +109,7 @@ class LeaderWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        await self.close()
 
     def __repr__(self) -> str:
         if self._watch.closed:
@@ -190,15 +192,20 @@ class Election:
         """Iterate over the leaders as they change, beginning with the present one."""
         return LeaderWatch(self._recipe.watch())
 
-    def on_change(self, call: Callable[[Leader | None], object]) -> LeaderWatch:
-        """Have `call(leader)` called with the present leader and each later one; None if none.
+    async def on_change(self, callback: Callable[[Leader | None], object]) -> Subscription:
+        """Have `callback(leader)` called, in the background, until closed.
 
-        Until the watch that is returned, or the coordinator, is closed. It runs on a thread
-        of Tenure's (asyncio: on the loop), so it must be short; its errors are logged.
+        First with the present leader, then with each later one, in order; with None while
+        there is none. An error of the callback is logged.
         """
         watch = self._recipe.watch()
-        watch.tell(call)
-        return LeaderWatch(watch)
+        await run(watch.open())
+        what = f"watching the election {self.name!r}"
+        return Subscription(
+            Callbacks(
+                self._recipe.session, what, watch.news, lambda news: callback(*news), watch.close
+            )
+        )
 
     def __repr__(self) -> str:
         return f"<election {self.name!r}>"

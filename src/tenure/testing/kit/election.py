@@ -65,13 +65,13 @@ class _Sight:
 
         def there() -> bool:
             last = self.seen[-1] if self.seen else ...
-            return (last.owner if isinstance(last, tenure.Leader) else last) == what
+            return bool((last.owner if isinstance(last, tenure.Leader) else last) == what)
 
         await self._env.until(there, seconds, f"{what!r} to be seen last, not {self.seen}")
 
     async def close(self) -> list[Any]:
         """What was seen, in order; never the same twice in a row, and tokens rise."""
-        self._watch.close()
+        await self._env(self._watch.close())
         await self._task.result()
         assert all(one != two for one, two in zip(self.seen, self.seen[1:], strict=False))
         tokens = [each.token for each in self.seen if each is not None]
@@ -206,7 +206,7 @@ async def observers_see_every_change_in_order(env: Env) -> None:
     a, b, c = [await env.connect(owner=each) for each in "abc"]
     name = env.name()
     called: list[Any] = []
-    callback = c.election(name).on_change(called.append)
+    callback = await env(c.election(name).on_change(called.append))
     sights = [_Sight(env, client, name) for client in (b, c)]
     for sight in sights:
         await sight.until(None, 5)
@@ -219,7 +219,7 @@ async def observers_see_every_change_in_order(env: Env) -> None:
             await sight.until(None, 5)
     expected = [None, "a", None, "b", None, "a", None]
     await env.until(lambda: len(called) == len(expected), 5, "the callback")
-    callback.close()
+    await env(callback.close())
     assert [each and each.owner for each in called] == expected
     for sight in sights:
         assert await sight.close() == expected
