@@ -388,6 +388,87 @@ def test_a_new_document_that_was_swept_away_is_written_again(
     assert client.census() == ["me", "late"]
 
 
+def test_a_document_that_was_replaced_before_it_was_locked(
+    clients: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever locks a file that somebody has just renamed another over writes over nothing."""
+    client, faster = clients(), clients("faster")
+    client.enter()
+    version = drive(client.driver.record("roster", "old", None))
+    flock = fcntl.flock
+    works: list[Callable[[], object]] = []
+
+    def too_late(file: int, operation: int) -> None:
+        if works:
+            works.pop()()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    works.append(lambda: faster.enter(body="x"))
+    client.enter()
+    works.append(lambda: drive(faster.driver.record("roster", "new", version)))
+    assert drive(client.driver.record("roster", "lost", version)) is None
+    new = drive(client.driver.recall("roster"))
+    assert new is not None
+    works.append(lambda: drive(faster.driver.record("roster", None, new.version)))
+    assert drive(client.driver.record("roster", "lost", new.version)) is None
+    assert drive(client.driver.recall("roster")) is None
+    assert client.census() == ["me", "faster", "me"]
+
+
+_RACER = """
+import sys, tenure
+from tenure._runtime.thread import drive
+with tenure.connect(sys.argv[1], owner="racer") as coordinator:
+    session = drive(coordinator._session.life()).id
+    driver, tokens, done = coordinator._session.driver, [], 0
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(25):
+        roll = drive(driver.claim(session, "roster", f"{session}.{number}", "x" * number, None))
+        tokens.append(roll.mine.token)
+        if number % 2:
+            drive(driver.withdraw(session, "roster", f"{session}.{number}"))
+    while done < 10:
+        text, version = drive(driver.recall("count")) or ("0", None)
+        done += drive(driver.record("count", str(int(text) + 1), version)) is not None
+    print(*tokens, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_processes_write_over_nothing(clients: Callable[..., Client], tmp_path: Path) -> None:
+    """Of claims and counts that four processes write at once none is lost, and no token repeats."""
+    client = clients()
+    tokens: list[str] = []
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-c", _RACER, f"file://{tmp_path}"]
+        pipe = subprocess.PIPE
+        racers = [
+            stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True))
+            for _ in range(4)
+        ]
+        streams = [(racer.stdin, racer.stdout) for racer in racers]
+        for _, said in streams:
+            assert said is not None
+            assert said.readline() == "ready\n"
+        for told, _ in streams:
+            assert told is not None
+            print("go", file=told, flush=True)
+        for _, said in streams:
+            assert said is not None
+            tokens += said.readline().split()
+        assert client.census() == ["racer"] * 4 * 13
+        for told, _ in streams:
+            assert told is not None
+            told.close()
+    assert len(tokens) == len(set(tokens)) == 4 * 25
+    record = drive(client.driver.recall("count"))
+    assert record is not None
+    assert record.text == "40"
+    assert client.census() == []
+
+
 @pytest.mark.parametrize("flavour", ["thread", "asyncio"])
 def test_a_stopped_saver_holds_nobody_for_ever(
     clients: Callable[..., Client], tmp_path: Path, flavour: str
@@ -489,6 +570,24 @@ def test_the_dead_are_swept(clients: Callable[..., Client], tmp_path: Path) -> N
     second = clients()
     left = {"fresh.x.new", "strange", first.session, second.session}
     assert set(files_of(tmp_path, "session")) == left
+
+
+def test_a_session_is_never_found_unlocked(
+    clients: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the moment that a session's file has its name, the session lives."""
+    witness = clients()
+    rename = os.rename
+    found: list[float | None] = []
+
+    def look(old: str, new: str) -> None:
+        rename(old, new)
+        if os.path.basename(os.path.dirname(new)) == "sessions":
+            found.append(drive(witness.driver.last_seen(os.path.basename(new))))
+
+    monkeypatch.setattr(os, "rename", look)
+    clients()
+    assert found == [0.0]
 
 
 def test_sessions_begin_while_others_sweep(clients: Callable[..., Client]) -> None:
