@@ -1111,6 +1111,7 @@ def test_a_server_that_refuses_writes_is_understood(flavour: str) -> None:
         ("ERR max number of clients reached", Unavailable),
         ("NOAUTH Authentication required.", AuthenticationFailed),
         ("NOPERM this user has no permissions to run the 'evalsha' command", AuthenticationFailed),
+        ("ERR The user executing the script can't run this command script: x", AuthenticationFailed),
         ("ERR AUTH <password> called without any password configured", AuthenticationFailed),
         ("OOM command not allowed when used memory > 'maxmemory'.", StorageError),
         ("MISCONF Redis is configured to save RDB snapshots", StorageError),
@@ -1142,6 +1143,30 @@ def test_a_user_without_channels_can_lock(flavour: str) -> None:
         run(flavour, body)
 
 
+def test_a_user_without_the_rosters_channels_can_wait(flavour: str) -> None:
+    """Without permission to watch, watchers are told to poll; waiters are woken all the same."""
+    with RedisServer() as server:
+        rights = ("on", ">pw", "~tenure:*", "resetchannels", "&tenure:*:w:*", "+@all")
+        server.command("ACL", "SETUSER", "app", *rights)
+
+        async def body(bench: Bench) -> None:
+            driver = await bench.open(f"redis://app:pw@{server.host}:{server.port}")
+            s = await driver.start("me", ignore)
+            woken = bench.runtime.signal()
+            for id in "12":
+                await driver.claim(s, "lock", id, "x", None)
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="NOPERM"):
+                    await driver.listen(Interest("", "lock", "w", None, watch=True), woken.set)
+            assert driver._ear._channels == {}
+            await driver.listen(Interest(s, "lock", "2", "1"), woken.set)
+            woken.clear()
+            await driver.withdraw(s, "lock", "1")
+            assert await woken.wait(bench.runtime.now() + 5)
+
+        run(flavour, body)
+
+
 def test_the_documented_rights_suffice() -> None:
     """A user with no more than the rights on the driver's page can do everything."""
     page = (Path(__file__).parents[2] / "docs" / "drivers" / "redis.md").read_text()
@@ -1169,6 +1194,28 @@ def test_the_documented_rights_suffice() -> None:
             assert (await driver.read(s, "lock", "2")).rank == 0
             await driver.claim(s, "lock", "4", "", None)
             await driver._wire.post(driver._ear._link, b"PING")
+            watch = Interest("", "lock", "w", None, watch=True)
+            await driver.listen(watch, woken.set)
+            for id in ("5", "6"):
+                await driver.claim(s, "rw", id, id, None, True)
+            assert (await driver.claim(s, "rw", "7", "", 1)).mine is None
+            assert (await driver.claim(s, "rw", "8", "", 2)).mine is None
+            await driver.claim(s, "rw", "9", "", None)
+            assert (await driver.claim(s, "rw", "10", "", None, True)).rank == 1
+            assert (await driver.read(s, "rw", "10", 2)).rank == 1
+            for id in ("5", "6", "9"):
+                await driver.withdraw(s, "rw", id, 2)
+            dead = await driver.start("dead", ignore)
+            await driver.claim(dead, "rw", "11", "x", None)
+            await driver.end(dead)
+            assert len(await driver.census("rw")) == 1
+            assert await driver.last_seen(s) is not None
+            version = await driver.record("plan", "x", None)
+            assert await driver.recall("plan") == Record("x", version)
+            assert await driver.recorded("") == ["plan"]
+            await driver.record("plan", None, version)
+            driver.unlisten(watch)
+            await bench.until(lambda: driver._ear._channels == {}, "leaving the channel")
             await driver.renew(s)
 
         run("thread", body)

@@ -168,8 +168,8 @@ local function ahead(mine, width)
   end
   return rank, before
 end
-local function look(mine, width)
-  bury(0, width)
+local function look(mine, width, buried)
+  if not buried then bury(0, width) end
   local token = redis.call('ZSCORE', roster, mine)
   local rank, before, shared = 0, false, is_shared(mine)
   if token and shared then
@@ -224,12 +224,13 @@ if width == 1 then
 end
 {_ROSTER}
 {_LOOK}
+local buried = false
 if not redis.call('ZSCORE', roster, mine) then
   local room = width == 0
   if not room then {room} end
   if room then enter() end
 end
-return look(mine, math.max(width, 1))
+return look(mine, math.max(width, 1), buried)
 """
     )
 
@@ -244,6 +245,7 @@ CLAIM = _claim(
     room = redis.call('ZCARD', roster) < width
     if not room then
       bury(0, width)
+      buried = true
       room = redis.call('ZCARD', roster) < width
     end
 """,

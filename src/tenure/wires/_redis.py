@@ -125,7 +125,7 @@ def translate(text: str, label: str) -> TenureError:
     message = f"{label}: {text}"
     if code in _NOT_NOW or text.startswith("ERR max number of clients"):
         return Unavailable(message)
-    if code in {"NOAUTH", "WRONGPASS", "NOPERM"} or _BAD_LOGIN.match(text):
+    if code in {"NOAUTH", "WRONGPASS", "NOPERM"} or _BAD_LOGIN.match(text) or _NO_RIGHT in text:
         return AuthenticationFailed(message)
     if code in {"OOM", "MISCONF"}:
         return StorageError(message)
@@ -136,6 +136,7 @@ def translate(text: str, label: str) -> TenureError:
 
 _INSIDE_SCRIPT = re.compile(r"Error running script.*?-([A-Z]+) ", re.DOTALL)
 _BAD_LOGIN = re.compile(r"ERR (invalid password|AUTH |Client sent AUTH)")
+_NO_RIGHT = "The user executing the script can't "
 _NOT_NOW = frozenset(
     {"LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS"}
 )
