@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 import tenure
 import tenure.aio
@@ -732,6 +733,38 @@ def test_a_fork_leaves_the_listener_of_a_loop_alone(tmp_path: Path) -> None:
             assert await a._session.driver.last_seen(life.id) == 0
 
     asyncio.run(main())
+
+
+def test_the_loop_is_never_held_up(tmp_path: Path) -> None:
+    """Nothing that the driver does with rosters, records and listeners blocks the loop's thread."""
+
+    async def life() -> None:
+        driver = FileDriver(Url.parse(f"file://{tmp_path}"), AsyncioRuntime(), "default", 9.0)
+        await driver.open()
+        session = await driver.start("me", lambda reason: None)
+        heard = asyncio.Event()
+        interest = Interest(session, "roster", "id", None, watch=True)
+        await driver.listen(interest, heard.set)
+        claim = (await driver.claim(session, "roster", "id", "x", 1)).mine
+        assert claim is not None
+        await asyncio.wait_for(heard.wait(), SECONDS_MAX)
+        await driver.amend(claim, "y")
+        await driver.renew(session)
+        assert await driver.last_seen(session) == 0
+        assert await driver.rosters("") == ["roster"]
+        version = await driver.record("roster", "x", None)
+        assert await driver.recorded("") == ["roster"]
+        await driver.record("roster", None, version)
+        assert await driver.taken() == ()
+        await driver.withdraw(session, "roster", "id")
+        driver.unlisten(interest)
+        await driver.claim(session, "another", "id", "x", None)
+        await driver.end(session)
+        await driver.close()
+
+    asyncio.run(life())
+    with blockbuster_ctx("tenure"):
+        asyncio.run(life())
 
 
 def test_a_cancelled_start_of_asyncio_leaves_nothing(tmp_path: Path) -> None:

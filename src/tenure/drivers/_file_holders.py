@@ -54,7 +54,8 @@ def taken(folder: str, now: float) -> Sequence[Taken]:
     except OSError:
         return ()
     found = [_taken(name, path, modes, now) for name, path, modes in held if modes is not None]
-    return sorted((each for each in found if each is not None), key=lambda each: each.name or "")
+    known = (each for each in found if each is not None)
+    return tuple(sorted(known, key=lambda each: each.name or ""))
 
 
 def _taken(name: str, path: str, modes: list[str], now: float) -> Taken | None:
