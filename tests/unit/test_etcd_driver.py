@@ -735,24 +735,28 @@ def test_watchers_hear_of_public_claims_alone(
 
     async def body(world: World) -> None:
         a, b = await world.client(server.url), await world.client(server.url)
-        signal = await b.watch("r")
+        woken: list[int] = []
+        interest = Interest("", "r", "watcher", None, watch=True)
+        await b.driver.listen(interest, lambda: woken.append(1))
+
+        async def times(number: int) -> bool:
+            return len(woken) >= number
+
+        await world.until(partial(times, 1))  # once when the watch stands
         await a.claim("r", "silent")
         await a.withdraw("r", "silent")
         await a.driver.record("r0", "text", None)
         mine = (await a.claim("r", "loud", body="hello")).mine
         assert mine is not None
-        assert await world.woken(signal)
-        await world.runtime.sleep(world.runtime.now() + 0.05)
-        signal.clear()
+        await world.until(partial(times, 2))
         await a.claim("r", "silent")
         changed = await a.driver.amend(mine, "")
-        assert await world.woken(signal)
-        signal.clear()
+        await world.until(partial(times, 3))
         await a.driver.amend(changed, "again")
-        assert await world.woken(signal)
-        signal.clear()
+        await world.until(partial(times, 4))
         await a.driver.record("r", "text", None)
-        assert await world.woken(signal)
+        await world.until(partial(times, 5))
+        assert len(woken) == 5
 
     run(body)
 
