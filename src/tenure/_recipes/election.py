@@ -233,6 +233,8 @@ class ElectionRecipe(Generic[T]):
             if other is None:
                 return term
             await self._stand_aside(other, entry, until, over)
+            if until is not None and self.now() >= until:
+                return None
 
     async def _lead(
         self, term: T, entry: Entry, value: Any, over: dict[str, float]
