@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 from .._model import Claim, Interest, Record, Roll
-from ..errors import AuthenticationFailed, InvalidArgument, ProtocolError, SessionLost, TenureError
+from ..errors import (
+    AuthenticationFailed,
+    BackendError,
+    InvalidArgument,
+    ProtocolError,
+    SessionLost,
+    TenureError,
+)
 from ..wires.libpq import Refused, Row
 from ..wires.postgresql import Link
 from . import _postgresql_sql as sql
 from ._advisory import Session, escaped, halves, key, plain
 from ._postgresql_ear import Ear
 from .base import Driver, Wake
+
+logger = logging.getLogger("tenure")
+
+OWN = object()
+"""Stands for the session that lives on the connection, whichever that will be."""
 
 _UNDEFINED_TABLE = "42P01"
 
@@ -64,32 +77,51 @@ class TableRosters(Driver):
     ) -> Roll:
         current = self.current(session)
         place = self._place(roster)
-        values = (id, session, current.alive, current.owner, body, width, shared)
+        columns = (self.namespace, roster, session, current.alive, current.owner, body)
         (row,) = await self._of_session(
-            current, "tn_claim", place, self.namespace, roster, *values, queue=place
+            current, "tn_claim", place, current.alive, id, width, shared, *columns, queue=place
         )
-        return _roll(roster, row)
+        await self._bury(place, row[0])
+        mine: Claim | None = None
+        if row[6] is not None:
+            mine = Claim(roster, id, session, _number(row[6]), current.owner, body, shared)
+        elif row[3] is not None:
+            known, was_shared, was_body = _number(row[3]), row[4] == b"t", _text(row[5])
+            mine = Claim(roster, id, session, known, current.owner, was_body, was_shared)
+        return _roll(roster, mine, row[1], row[2], row[7:])
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
-        values = (self._place(roster), self.namespace, roster, id)
-        (row,) = await self._of_anybody(session, "tn_read", *values)
-        return _roll(roster, row)
+        place = self._place(roster)
+        (row,) = await self._of_anybody(session, "tn_read", place, OWN, id)
+        await self._bury(place, row[0])
+        mine = None if row[3] is None else _claim(roster, row[3:9])
+        return _roll(roster, mine, row[1], row[2], row[9:])
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         place = self._place(roster)
-        values = (place, self.namespace, roster, id, max(1, width))
-        await self._of_anybody(session, "tn_withdraw", *values, queue=place)
+        await self._of_anybody(session, "tn_withdraw", place, OWN, id, max(1, width), queue=place)
 
     async def amend(self, claim: Claim, body: str) -> Claim:
-        roster = claim.roster
-        known = (self._place(roster), self.namespace, roster, claim.id)
+        known = (self._place(claim.roster), OWN, claim.id)
         if not await self._of_anybody(claim.session, "tn_amend", *known, claim.body, body):
             raise SessionLost("postgresql: the claim is gone, or was changed by someone else")
         return claim._replace(body=body)
 
     async def census(self, roster: str) -> tuple[Claim, ...]:
-        rows = await self._of_nobody("tn_census", self._place(roster), self.namespace, roster)
-        return tuple(_claim(roster, row) for row in rows)
+        place = self._place(roster)
+        rows = await self._of_nobody("tn_census", place, OWN)
+        living = [row for row in rows if row[6] == b"t"]
+        if len(living) < len(rows):
+            await self._bury(place, b"f")
+        return tuple([_claim(roster, row[:6]) for row in living])
+
+    async def _bury(self, place: int, all_live: bytes | None) -> None:
+        """Remove the dead claims, if some were seen; what was read left them out already."""
+        if all_live == b"f":
+            try:
+                await self._of_nobody("tn_bury", place, OWN)
+            except BackendError as error:
+                logger.debug("tenure: dead claims could not be removed: %s", error)
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         rows = await self._of_nobody("tn_rosters", self.namespace, prefix)
@@ -138,7 +170,8 @@ class TableRosters(Driver):
         """Run a statement on the session's own connection, so that none outlives the session."""
         try:
             await self.set_up(session.main)
-            return await _execute(session.main, statement, values, queue)
+            filled = [session.alive if value is OWN else value for value in values]
+            return await _execute(session.main, statement, filled, queue)
         except TenureError as error:
             session.check(error)
             raise
@@ -154,7 +187,10 @@ class TableRosters(Driver):
     async def _of_nobody(self, statement: str, *values: Any, queue: int | None = None) -> list[Row]:
         link = await self.questions()
         await self.set_up(link)
-        return await _execute(link, statement, values, queue)
+        session = self.session
+        own = session.alive if session is not None and session.main is link else 0
+        filled = [own if value is OWN else value for value in values]
+        return await _execute(link, statement, filled, queue)
 
     def _place(self, roster: str) -> int:
         return key("roster", self.namespace, roster)
@@ -221,7 +257,7 @@ class TableRosters(Driver):
 
 
 async def _execute(
-    link: Link, statement: str, values: tuple[Any, ...], queue: int | None = None
+    link: Link, statement: str, values: Sequence[Any], queue: int | None = None
 ) -> list[Row]:
     """Run a prepared statement; with a `queue`, after waiting for that roster's lock."""
     # In the simple protocol: only there do two statements make one transaction, and one
@@ -266,7 +302,13 @@ def _claim(roster: str, row: Row) -> Claim:
     )
 
 
-def _roll(roster: str, row: Row) -> Roll:
-    head = (_claim(roster, row[:6]),) if row[0] is not None else ()
-    mine = _claim(roster, row[6:12]) if row[6] is not None else None
-    return Roll(head, mine, _number(row[12]), None if row[13] is None else _text(row[13]))
+def _roll(
+    roster: str, mine: Claim | None, ahead: bytes | None, before: bytes | None, head: Row
+) -> Roll:
+    first = mine if head[0] is None else _claim(roster, head)
+    return Roll(
+        () if first is None else (first,),
+        mine,
+        _number(ahead),
+        None if before is None else _text(before),
+    )

@@ -6,15 +6,15 @@ depend on the order of the claims follow, in the same round trip and transaction
 waits for the roster's advisory lock, and so see all that was done under it before.
 
 A session holds an advisory lock on its main connection from before its first claim until
-that connection ends, so a claim whose `alive` is not among the locks is dead: the locks are
-read after the claims.
+that connection ends, so a claim whose `alive` is not locked is dead: the locks are looked at
+after the claims.
 """
 
 from __future__ import annotations
 
 TABLES = ("tenure_claim", "tenure_record", "tenure_name")
 
-# Nothing in the table of claims outlives the connections, so it needs no write-ahead log.
+# Claims and the names of held locks do not outlive the connections: no write-ahead log.
 DEFINITIONS = """
     CREATE UNLOGGED TABLE IF NOT EXISTS {c} (
         place bigint NOT NULL, id text COLLATE "C" NOT NULL, token bigint NOT NULL,
@@ -25,16 +25,19 @@ DEFINITIONS = """
     CREATE TABLE IF NOT EXISTS {r} (
         place bigint PRIMARY KEY, namespace text COLLATE "C" NOT NULL,
         name text COLLATE "C" NOT NULL, version bigint NOT NULL, text text NOT NULL);
-    CREATE TABLE IF NOT EXISTS {n} (
+    CREATE UNLOGGED TABLE IF NOT EXISTS {n} (
         key bigint PRIMARY KEY, namespace text COLLATE "C" NOT NULL,
         name text COLLATE "C" NOT NULL, seen timestamptz NOT NULL)"""
 
 GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE ON {c}, {r}, {n} TO"
 
-# Cached plans of these statements are good whatever the values are.
+# One cached plan is good for each of these statements, whatever the values are, and however
+# few claims there were when it was made.
 SETTINGS = {
     "default_transaction_isolation": "'read committed'",
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "jit": "off",
 }
 
@@ -43,118 +46,114 @@ CHECK = "SELECT FROM {c}, {r}, {n} LIMIT 0"
 
 BEATING = """
     SELECT l.classid::bigint << 32 | l.objid::bigint FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.mode = 'ExclusiveLock'
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
-_HERE = "place = $1 AND namespace = $2 AND roster = $3"
-
-# Two who bury at once must not wait for each other, or they could wait in a circle.
-_BURIED = """
-    DELETE FROM {c} WHERE (place, id) IN (
-        SELECT place, id FROM {c} WHERE place = $1 AND id IN (SELECT id FROM dead)
-        FOR UPDATE SKIP LOCKED)
-    RETURNING body <> '' AS public"""
+# Reading all of the server's locks takes as long as all the rest of a verb, so where a few
+# sessions are in question, their locks are tried: who gets one knows that nobody holds it. A
+# connection gets its own, too, so `own` must be told apart: the session that lives on it.
+_DEAD = "pg_try_advisory_xact_lock_shared((alive >> 32)::integer, (alive << 32 >> 32)::integer)"
+_LIVING = """
+    SELECT alive FROM (SELECT DISTINCT alive FROM {c} WHERE place = $1) sessions
+    WHERE alive = $2 OR NOT {dead}"""
 
 # On the first use of a connection: claims in rosters that nobody else looks at any more.
+# Two who bury at once must not wait for each other, or they could wait in a circle.
 SWEEP = """
-    WITH dead AS MATERIALIZED (
-        SELECT place, id FROM {c} WHERE alive NOT IN ({beating})),
-    buried AS (
-        DELETE FROM {c} WHERE (place, id) IN (
-            SELECT c.place, c.id FROM {c} c JOIN dead USING (place, id)
-            FOR UPDATE OF c SKIP LOCKED)
+    WITH buried AS (
+        DELETE FROM {c} WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {c} WHERE alive NOT IN ({beating}) FOR UPDATE SKIP LOCKED))
         RETURNING place, body <> '' AS public)
     SELECT pg_notify('tenure_r' || place, '') FROM buried WHERE public GROUP BY place"""
 
 STATEMENTS = {
-    # $4 id, $5 session, $6 alive, $7 owner, $8 body, $9 width or null, $10 shared
-    "tn_claim(bigint, text, text, text, text, bigint, text, text, bigint, boolean)": """
-        WITH here AS MATERIALIZED (
-            SELECT id, session, token, owner, body, shared, alive IN ({beating}) AS lives
-            FROM {c} WHERE {here}),
-        dead AS MATERIALIZED (SELECT id FROM here WHERE NOT lives),
-        buried AS ({buried}),
-        mine AS MATERIALIZED (SELECT * FROM here WHERE id = $4 AND lives),
-        ahead AS MATERIALIZED (
-            SELECT id, token FROM here WHERE lives AND NOT ($10 AND shared)
-            AND token < coalesce((SELECT token FROM mine), 9223372036854775807)),
+    # $1 place, $2 own, $3 id, $4 width or null, $5 shared, and the rest of the claim's columns
+    "tn_claim(bigint, bigint, text, bigint, boolean, text, text, text, bigint, text, text)": """
+        WITH mine AS MATERIALIZED (
+            SELECT token, shared, body FROM {c} WHERE place = $1 AND id = $3),
+        sessions AS MATERIALIZED (
+            SELECT alive = $2 OR NOT {dead} AS lives, ahead, before, head
+            FROM (SELECT alive, min(token) AS head, count(*) FILTER (WHERE NOT ($5 AND shared)) AS
+                    ahead, max(token) FILTER (WHERE NOT ($5 AND shared)) AS before
+                FROM {c} WHERE place = $1
+                AND token < coalesce((SELECT token FROM mine), {endless}) GROUP BY alive) each),
+        seen AS MATERIALIZED (
+            SELECT coalesce(sum(ahead) FILTER (WHERE lives), 0)::bigint AS ahead,
+                max(before) FILTER (WHERE lives) AS before,
+                min(head) FILTER (WHERE lives) AS head, bool_and(lives) AS all_live
+            FROM sessions),
         entered AS (
             INSERT INTO {c}
-                (place, namespace, roster, id, session, alive, owner, body, shared, token)
-            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $10, {token}
-            WHERE NOT EXISTS (SELECT FROM mine)
-            AND ($9 IS NULL OR (SELECT count(*) FROM ahead) < $9)
-            RETURNING id, session, token, owner, body, shared),
-        standing AS (
-            SELECT id, session, token, owner, body, shared FROM mine
-            UNION ALL SELECT * FROM entered),
-        head AS (
-            SELECT * FROM (
-                SELECT id, session, token, owner, body, shared FROM here WHERE lives
-                UNION ALL SELECT * FROM entered) every ORDER BY token LIMIT 1)
-        SELECT h.id, h.session, h.token, h.owner, h.body, h.shared,
-            m.id, m.session, m.token, m.owner, m.body, m.shared,
-            (SELECT count(*) FROM ahead), (SELECT id FROM ahead ORDER BY token DESC LIMIT 1),
-            CASE WHEN EXISTS (SELECT FROM buried WHERE public)
-                OR ($8 <> '' AND EXISTS (SELECT FROM entered))
-            THEN pg_notify('tenure_r' || $1, '') END
-        FROM (VALUES (1)) one LEFT JOIN standing m ON true LEFT JOIN head h ON true""",
-    # $4 id
-    "tn_read(bigint, text, text, text)": """
-        WITH here AS MATERIALIZED (
-            SELECT id, session, token, owner, body, shared, alive IN ({beating}) AS lives
-            FROM {c} WHERE {here} AND token <= coalesce(
-                (SELECT token FROM {c} WHERE {here} AND id = $4), 9223372036854775807)),
-        dead AS MATERIALIZED (SELECT id FROM here WHERE NOT lives),
-        buried AS ({buried}),
-        mine AS MATERIALIZED (SELECT * FROM here WHERE id = $4 AND lives),
-        ahead AS MATERIALIZED (
-            SELECT id, token FROM here WHERE lives AND id <> $4
-            AND NOT (shared AND coalesce((SELECT shared FROM mine), false))),
-        head AS (SELECT * FROM here WHERE lives ORDER BY token LIMIT 1)
-        SELECT h.id, h.session, h.token, h.owner, h.body, h.shared,
-            m.id, m.session, m.token, m.owner, m.body, m.shared,
-            (SELECT count(*) FROM ahead), (SELECT id FROM ahead ORDER BY token DESC LIMIT 1),
-            CASE WHEN EXISTS (SELECT FROM buried WHERE public)
-            THEN pg_notify('tenure_r' || $1, '') END
-        FROM (VALUES (1)) one LEFT JOIN mine m ON true LEFT JOIN head h ON true""",
-    # $4 id, $5 width. Woken is who comes under the width, and when a writer goes, all the
-    # readers that only it kept out.
-    "tn_withdraw(bigint, text, text, text, bigint)": """
+                (place, id, shared, namespace, roster, session, alive, owner, body, token)
+            SELECT $1, $3, $5, $6, $7, $8, $9, $10, $11, {token} FROM seen
+            WHERE ($4 IS NULL OR ahead < $4) AND NOT EXISTS (SELECT FROM mine)
+            RETURNING token, CASE WHEN body <> '' THEN pg_notify('tenure_r' || $1, '') END)
+        SELECT seen.all_live, seen.ahead, (SELECT id FROM {c} WHERE place = $1 AND token = before),
+            mine.token, mine.shared, mine.body, entered.token,
+            h.id, h.session, h.token, h.owner, h.body, h.shared
+        FROM seen LEFT JOIN mine ON true LEFT JOIN entered ON true
+        LEFT JOIN {c} h ON h.place = $1 AND h.token = head""",
+    # $1 place, $2 own, $3 id
+    "tn_read(bigint, bigint, text)": """
+        WITH mine AS MATERIALIZED (
+            SELECT * FROM {c} WHERE place = $1 AND id = $3 AND (alive = $2 OR NOT {dead})),
+        sessions AS MATERIALIZED (
+            SELECT alive = $2 OR NOT {dead} AS lives, ahead, before, head
+            FROM (SELECT alive, min(token) AS head,
+                    count(*) FILTER (WHERE NOT (shared AND beside)) AS ahead,
+                    max(token) FILTER (WHERE NOT (shared AND beside)) AS before
+                FROM {c}, (SELECT coalesce(bool_or(shared), false) AS beside FROM mine) mode
+                WHERE place = $1
+                AND token < coalesce((SELECT token FROM mine), {endless}) GROUP BY alive) each),
+        seen AS MATERIALIZED (
+            SELECT coalesce(sum(ahead) FILTER (WHERE lives), 0)::bigint AS ahead,
+                max(before) FILTER (WHERE lives) AS before,
+                min(head) FILTER (WHERE lives) AS head, bool_and(lives) AS all_live
+            FROM sessions)
+        SELECT seen.all_live, seen.ahead, (SELECT id FROM {c} WHERE place = $1 AND token = before),
+            mine.id, mine.session, mine.token, mine.owner, mine.body, mine.shared,
+            h.id, h.session, h.token, h.owner, h.body, h.shared
+        FROM seen LEFT JOIN mine ON true LEFT JOIN {c} h ON h.place = $1 AND h.token = head""",
+    # $1 place, $2 own, $3 id, $4 width. Woken is who comes under the width, and when a writer
+    # goes, all the readers that only it kept out.
+    "tn_withdraw(bigint, bigint, text, bigint)": """
         WITH gone AS (
-            DELETE FROM {c} WHERE {here} AND id = $4
+            DELETE FROM {c} WHERE place = $1 AND id = $3
             RETURNING token, shared, body <> '' AS public),
-        rest AS NOT MATERIALIZED (
-            SELECT id, alive, token, shared FROM {c}
-            WHERE {here} AND id <> $4 AND alive IN ({beating})),
-        next AS (SELECT * FROM rest ORDER BY token LIMIT 1 OFFSET $5 - 1),
         woken AS (
-            SELECT next.id, next.alive FROM next, gone
+            SELECT next.id, next.alive FROM gone CROSS JOIN LATERAL (
+                SELECT id, alive, token, shared FROM {c}
+                WHERE place = $1 AND id <> $3 AND (alive = $2 OR NOT {dead})
+                ORDER BY token LIMIT 1 OFFSET $4 - 1) next
             WHERE next.token > gone.token AND NOT (next.shared AND gone.shared)
             UNION
-            SELECT rest.id, rest.alive FROM rest, gone
-            WHERE rest.shared AND NOT gone.shared AND rest.token > gone.token
-            AND rest.token < coalesce(
-                (SELECT token FROM rest WHERE NOT shared ORDER BY token LIMIT 1),
-                9223372036854775807))
+            SELECT reader.id, reader.alive FROM gone CROSS JOIN LATERAL (
+                SELECT id, alive FROM {c}
+                WHERE place = $1 AND shared AND token > gone.token AND token < coalesce(
+                    (SELECT token FROM {c} WHERE place = $1 AND id <> $3 AND NOT shared
+                    ORDER BY token LIMIT 1), {endless})) reader
+            WHERE NOT gone.shared)
         SELECT (SELECT count(pg_notify('tenure_s' || alive, id)) FROM woken),
             (SELECT count(pg_notify('tenure_r' || $1, '')) FROM gone WHERE public)""",
-    # $4 id, $5 the body that was, $6 the body that shall be
-    "tn_amend(bigint, text, text, text, text, text)": """
+    # $1 place, $2 own
+    "tn_bury(bigint, bigint)": """
+        WITH buried AS (
+            DELETE FROM {c} WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM {c} WHERE place = $1 AND alive NOT IN ({living})
+                FOR UPDATE SKIP LOCKED))
+            RETURNING body <> '' AS public)
+        SELECT pg_notify('tenure_r' || $1, '') FROM buried WHERE public LIMIT 1""",
+    # $1 place, $2 own, $3 id, $4 the body that was, $5 the body that shall be
+    "tn_amend(bigint, bigint, text, text, text)": """
         WITH amended AS (
-            UPDATE {c} SET body = $6 WHERE {here} AND id = $4 AND body IN ($5, $6)
-            AND alive IN ({beating})
+            UPDATE {c} SET body = $5 WHERE place = $1 AND id = $3 AND body IN ($4, $5)
+            AND (alive = $2 OR NOT {dead})
             RETURNING id)
         SELECT id, pg_notify('tenure_r' || $1, '') FROM amended""",
-    "tn_census(bigint, text, text)": """
-        WITH here AS MATERIALIZED (
-            SELECT id, session, token, owner, body, shared, alive IN ({beating}) AS lives
-            FROM {c} WHERE {here}),
-        dead AS MATERIALIZED (SELECT id FROM here WHERE NOT lives),
-        buried AS ({buried}),
-        told AS (SELECT pg_notify('tenure_r' || $1, '') FROM buried WHERE public LIMIT 1)
-        SELECT id, session, token, owner, body, shared FROM here WHERE lives
-        AND (SELECT count(*) FROM told) >= 0 ORDER BY token""",
+    # $1 place, $2 own
+    "tn_census(bigint, bigint)": """
+        SELECT id, session, token, owner, body, shared, alive IN ({living}) FROM {c}
+        WHERE place = $1 ORDER BY token""",
     "tn_rosters(text, text)": """
         SELECT DISTINCT roster FROM {c}
         WHERE namespace = $1 AND starts_with(roster, $2) AND alive IN ({beating})""",
@@ -215,8 +214,11 @@ def filled(texts: dict[str, str], names: dict[str, str]) -> dict[str, str]:
     """The statements, with the names of the tables and what they have in common put in."""
     common = {
         "beating": BEATING,
-        "locked": BEATING.replace("objsubid = 2", "objsubid = 1"),
-        "here": _HERE,
-        "buried": _BURIED.format(**names),
+        "locked": BEATING.replace("objsubid = 2", "objsubid = 1").replace(
+            "AND l.mode = 'ExclusiveLock'", ""
+        ),
+        "dead": _DEAD,
+        "living": _LIVING.format(dead=_DEAD, **names),
+        "endless": "9223372036854775807",
     }
     return {name: text.format(**names, **common) for name, text in texts.items()}
