@@ -30,6 +30,7 @@ LAYERS = {
     "_model": {"errors"},
     "_url": {"errors"},
     "_names": set[str](),
+    "_hashring": {"errors"},
     "_verdicts": {"_model"},
     "_runtime": {"errors"},
     "wires": {"errors", "_model", "_url", "_runtime.base"},
