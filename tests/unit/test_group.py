@@ -221,6 +221,8 @@ def test_a_join_at_any_step_of_a_deletion_prevents_it(connect: Connect, verb: st
     with pytest.raises(tenure.GroupNotEmpty):
         a.group("workers").delete()
     assert b.group("workers").members().ids == (joined[0].id,)
+    record = drive(driver_of(b).recall("@group/workers"))
+    assert '"deleting": false' in record.text, "the mark of the deletion was left behind"
     joined[0].leave()
     a.group("workers").delete()
 
@@ -451,10 +453,12 @@ def test_a_callback_goes_on_after_an_error_of_the_backend(
     with a.group("workers").join():
         assert drive(heard.wait(b._session.now() + 5))
     assert any("an experiment" in each.message for each in caplog.records)
+    logged = len(caplog.records)
     b.close()
     assert drive(subscription._callbacks._job.join(tenure.now() + 5))
     assert subscription._callbacks.closed
     subscription.close()
+    assert len(caplog.records) == logged
 
 
 def test_a_callback_may_end_its_own_subscription(connect: Connect) -> None:
@@ -475,7 +479,81 @@ def test_a_callback_may_end_its_own_subscription(connect: Connect) -> None:
     assert len(heard) == 1
 
 
+def test_closing_a_watch_wakes_who_waits(connect: Connect) -> None:
+    """Whoever waits for a change is told at once that the watch is closed, not when it looks."""
+    b = connect(ttl=60)
+    watch = b.group("workers").watch().__enter__()
+    heard = b._session.runtime.signal()
+    waiting = b._session.runtime.signal()
+
+    async def wait() -> None:
+        waiting.set()
+        assert watch.next() is None
+        heard.set()
+
+    job = b._session.runtime.spawn(wait, "waiting")
+    assert drive(waiting.wait(tenure.now() + 5))
+    watch.close()
+    assert drive(heard.wait(tenure.now() + 5))
+    assert drive(job.join(tenure.now() + 5))
+
+
 # -- estates -----------------------------------------------------------------------
+
+
+def test_a_death_is_inherited_as_soon_as_it_is_seen(connect: Connect) -> None:
+    """A survivor need not wait for its own regular look."""
+    a, b = connect(), connect(ttl=60)
+    done = b._session.runtime.signal()
+    a.group("workers").join(member="one", estate=1)
+    with b.group("workers").on_orphan(lambda orphan: done.set()):
+        die(a)
+        assert drive(done.wait(tenure.now() + 5))
+
+
+def test_what_an_heir_gives_up_is_found_soon(connect: Connect) -> None:
+    """While somebody else is at an estate, a survivor looks often what becomes of it."""
+    a, b, c = connect(), connect(), connect(ttl=4)
+    done = c._session.runtime.signal()
+    a.group("workers").join(member="one", estate=1)
+    die(a)
+    orphan = b.group("workers").inherit()
+    assert orphan is not None
+    calls = counted(c)
+    with c.group("workers").on_orphan(lambda orphan: done.set()):
+        while "claim" not in calls:  # it tries, and finds it taken
+            assert not drive(done.wait(tenure.now() + 0.01))
+        orphan.release()
+        assert drive(done.wait(tenure.now() + 2.5))
+
+
+def test_an_heir_that_comes_late_finds_nothing(connect: Connect) -> None:
+    """An estate that another settles meanwhile is not handed out again, and its id is free."""
+    a, b, c = connect(), connect(), connect()
+    a.group("workers").join(member="one", estate=1)
+    die(a)
+
+    def settle() -> None:
+        orphan = c.group("workers").inherit()
+        assert orphan is not None
+        orphan.settle()
+
+    before(b, "claim", settle)
+    assert b.group("workers").inherit() is None
+    c.group("workers").join(member="one").leave()
+
+
+def test_who_let_go_cannot_settle(connect: Connect) -> None:
+    """An orphan that was released can be inherited again, and not be settled any more."""
+    a, b = connect(), connect()
+    a.group("workers").join(member="one", estate=1)
+    die(a)
+    orphan = b.group("workers").inherit()
+    assert orphan is not None
+    orphan.release()
+    with pytest.raises(tenure.LeaseLost):
+        orphan.settle()
+    assert b.group("workers").orphans() == ("one",)
 
 
 def test_an_heir_that_fails_is_called_again(
@@ -484,10 +562,12 @@ def test_an_heir_that_fails_is_called_again(
     """A callback that raises leaves the estate, and is called again after a while."""
     a, b = connect(), connect(ttl=0.5)
     calls: list[int] = []
+    times: list[float] = []
     done = b._session.runtime.signal()
 
     def inherit(orphan: tenure.Orphan) -> None:
         calls.append(orphan.token)
+        times.append(tenure.now())
         if len(calls) == 1:
             raise LookupError("an experiment")
         done.set()
@@ -497,6 +577,7 @@ def test_an_heir_that_fails_is_called_again(
         die(a)
         assert drive(done.wait(tenure.now() + 10))
     assert calls[0] < calls[1]
+    assert times[1] - times[0] >= b.ttl
     assert b.group("workers").orphans() == ()
     assert any(each.exc_info and each.levelno == logging.ERROR for each in caplog.records)
 
