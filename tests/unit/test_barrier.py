@@ -424,6 +424,7 @@ def test_an_opening_that_was_undone_is_not_missed(clients: list[tenure.Coordinat
     thread.join(10)
     assert passed.is_set()
     assert latch.count() == 1
+    assert not session.watchers, "it still listens"
 
 
 def test_they_tell_what_they_are(clients: list[tenure.Coordinator]) -> None:

@@ -335,3 +335,25 @@ def test_it_tells_what_it_is(coordinator: tenure.Coordinator) -> None:
         return len(drive(coordinator._session.driver.census("@semaphore/nightly")))
 
     assert work() == 1
+
+
+def test_growth_wakes(
+    coordinator: tenure.Coordinator, other: tenure.Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits hears of a limit that rises, and does not depend on looking from time to time."""
+    driver = type(coordinator._session.driver)
+    monkeypatch.setattr(driver, "traits", driver.traits._replace(poll=60.0))
+    held = other.semaphore("s", 1).acquire()
+    granted: list[Any] = []
+    semaphore = coordinator.semaphore("s", 1)
+    thread = threading.Thread(target=lambda: granted.append(semaphore.acquire(timeout=20)))
+    thread.start()
+    store: Any = coordinator._session.driver
+    until(lambda: any(key[1] == "@semaphore/s" for key in store._store.watchers))
+    began = time.monotonic()
+    other.semaphore("s").resize(2)
+    thread.join(20)
+    assert time.monotonic() - began < 10
+    assert len(granted) == 1
+    assert not store._store.watchers, "somebody still listens"
+    held.release()
