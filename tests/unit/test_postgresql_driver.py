@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tenure._model import Grant
+from tenure._model import Claim, Grant, Interest
 from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
 from tenure._runtime.thread import ThreadRuntime, drive
@@ -641,3 +642,325 @@ def test_many_clients_may_create_the_sequence(server: PostgresServer) -> None:
 
     asyncio.run(main())
     server.psql('DROP SCHEMA "Ünï ""q" CASCADE')
+
+
+# -- rosters and records -----------------------------------------------------------------------
+
+TABLES = "tenure_claim, tenure_record, tenure_name"
+
+
+async def entered(client: Client, roster: str, id: str, body: str = "") -> Claim:
+    """Enter a claim, which must be there then."""
+    roll = await client.driver.claim(client.session, roster, id, body, None)
+    assert roll.mine is not None
+    return roll.mine
+
+
+def test_locks_need_no_tables(server: PostgresServer, play: Play) -> None:
+    """Whoever takes locks alone leaves the schema with the sequence and nothing else."""
+    server.psql("CREATE SCHEMA lean AUTHORIZATION tenure")
+
+    async def body(world: World) -> None:
+        a = await world.client(url=f"{server.url}?schema=lean")
+        grant = await a.held("name")
+        await a.renew()
+        await a.driver.mutex.unseize(grant)
+        await a.renew()
+        query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'lean'"
+        assert world.count(query) == 0
+        await entered(a, "roster", "a1")
+        assert world.count(query) == 3
+
+    play(body)
+    server.psql("DROP SCHEMA lean CASCADE")
+
+
+@flavours
+def test_tables_that_may_not_be_created(server: PostgresServer, flavour: str) -> None:
+    """The error has the statements that an administrator must run, and they are enough."""
+    server.psql("CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO tenure")
+    server.psql(
+        "CREATE SEQUENCE kept.tenure_token; GRANT USAGE ON SEQUENCE kept.tenure_token TO tenure"
+    )
+    said: list[str] = []
+
+    async def body(runtime: Runtime) -> None:
+        client = await Client(runtime, f"{server.url}?schema=kept").start()
+        try:
+            with pytest.raises(AuthenticationFailed) as caught:
+                await entered(client, "roster", "a1")
+            said.append(str(caught.value).partition("run once: ")[2])
+            server.psql(said[0].partition("; GRANT")[0])
+            with pytest.raises(AuthenticationFailed, match="GRANT SELECT, INSERT"):
+                await entered(client, "roster", "a1")
+            server.psql("GRANT" + said[0].partition("; GRANT")[2].replace("this user", "tenure"))
+            await entered(client, "roster", "a1")
+            assert await client.driver.record("name", "text", None) is not None
+            await client.driver.mutex.unseize(await client.held("name"))
+            assert not client.reasons
+        finally:
+            await client.close()
+
+    try:
+        run_in(flavour, body)
+    finally:
+        server.psql("DROP SCHEMA kept CASCADE")
+
+
+def test_many_clients_may_create_the_tables(server: PostgresServer) -> None:
+    """Clients that find no tables at the same moment all get through."""
+    server.psql('CREATE SCHEMA "B {c} ""q" AUTHORIZATION tenure')
+    url = f"{server.url}?schema=B%20%7Bc%7D%20%22q"
+
+    async def main() -> None:
+        runtime = AsyncioRuntime()
+        clients = [await Client(runtime, url).start() for _ in range(8)]
+        works = (entered(client, "roster", f"c{n}", "x") for n, client in enumerate(clients))
+        claims = await asyncio.gather(*works)
+        assert len({claim.token for claim in claims}) == 8
+        assert len(await clients[0].driver.census("roster")) == 8
+        await asyncio.gather(*(client.close() for client in clients))
+
+    asyncio.run(main())
+    server.psql('DROP SCHEMA "B {c} ""q" CASCADE')
+
+
+def test_a_refused_statement_harms_no_lock(play: Play) -> None:
+    """When the server refuses a roster's statement, the session and its locks go on."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("a"), await world.client("b")
+        grant = await a.held("name")
+        claim = await entered(a, "roster", "a1", "x")
+        world.server.psql(f"REVOKE ALL ON {TABLES} FROM tenure")
+        try:
+            with pytest.raises(AuthenticationFailed):
+                await entered(a, "roster", "a2")
+            with pytest.raises(AuthenticationFailed):
+                await a.driver.record("name", "text", None)
+        finally:
+            world.server.psql(f"GRANT ALL ON {TABLES} TO tenure")
+        await a.renew()
+        assert await b.seize("name") is None
+        assert await a.driver.census("roster") == (claim,)
+        await a.driver.mutex.unseize(grant)
+        assert not a.reasons
+
+    play(body)
+
+
+def test_claims_die_with_the_connection(play: Play) -> None:
+    """When the server ends the connection, its claims count no more, and are removed."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("victim"), await world.client("b")
+        await entered(a, "roster", "a1", "x")
+        behind = await entered(b, "roster", "b1")
+        kill_backends(world, "victim")
+        await world.until("the loss is told", lambda: bool(a.reasons), 1.0)
+        with pytest.raises(SessionLost):
+            await entered(a, "roster", "a2")
+        end = world.runtime.now() + 2.0
+        while (await b.driver.read(b.session, "roster", "b1")).rank:
+            assert world.runtime.now() < end
+        assert await b.driver.census("roster") == (behind,)
+        assert world.count("SELECT count(*) FROM tenure_claim WHERE id = 'a1'") == 0
+
+    play(body)
+
+
+def test_the_first_roster_call_sweeps(play: Play) -> None:
+    """Claims of the dead in rosters that nobody asks for are removed by whoever comes next."""
+
+    async def body(world: World) -> None:
+        a = await world.client("victim")
+        await entered(a, "forgotten", "a1", "x")
+        kill_backends(world, "victim")
+        forgotten = "SELECT count(*) FROM tenure_claim WHERE roster = 'forgotten'"
+        await world.until(
+            "it has ended",
+            lambda: (
+                not world.count(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tenure:victim'"
+                )
+            ),
+        )
+        assert world.count(forgotten) == 1
+        b = await world.client("b")
+        assert await b.driver.census("other") == ()
+        assert world.count(forgotten) == 0
+
+    play(body)
+
+
+def test_questions_outlive_a_session(play: Play) -> None:
+    """A client that lost its session can still read, on a connection that the next one takes."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("victim"), await world.client("b")
+        claim = await entered(b, "roster", "b1", "x")
+        assert await a.driver.census("roster") == (claim,)
+        kill_backends(world, "victim")
+        await world.until("the loss is told", lambda: bool(a.reasons), 1.0)
+        assert await a.driver.census("roster") == (claim,)
+        link = await a.driver.questions()
+        a.session = await a.driver.start("victim", a.reasons.append)
+        assert a.main is link
+        await entered(a, "roster", "a1")
+        assert (await b.driver.read(a.session, "roster", "a1")).rank == 1
+
+    play(body)
+
+
+def test_watchers_hear_again_after_their_connection_ended(play: Play) -> None:
+    """A listening connection that ends is made again, and whoever listened is woken."""
+
+    async def body(world: World) -> None:
+        a, b = await world.client("watcher"), await world.client("b")
+        woken: list[int] = []
+        interest = Interest("", "roster", "w1", None, watch=True)
+        await a.driver.listen(interest, lambda: woken.append(1))
+        main = a.main.backend_pid
+        world.server.psql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE application_name = 'tenure:watcher' AND pid <> {main}"
+        )
+        await world.until("it hears again", lambda: bool(woken))
+        woken.clear()
+        await entered(b, "roster", "b1", "x")
+        await world.until("the watcher is woken", lambda: bool(woken))
+        assert not a.reasons
+        a.driver.unlisten(interest)
+        listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'UNLISTEN%'"
+        await world.until("the channel is left", lambda: world.count(listening) == 1)
+
+    play(body)
+
+
+def test_a_waiter_hears_of_its_turn(play: Play) -> None:
+    """Who withdraws wakes the session that is next, and no other."""
+
+    async def body(world: World) -> None:
+        a, b, c = [await world.client(name) for name in "abc"]
+        head = await entered(a, "roster", "a1")
+        woken: list[str] = []
+        for client, id, before in ((b, "b1", "a1"), (c, "c1", "b1")):
+            await entered(client, "roster", id)
+            interest = Interest(client.session, "roster", id, before)
+            await client.driver.listen(interest, functools.partial(woken.append, id))
+        await a.driver.withdraw(a.session, "roster", head.id)
+        await world.until("b is woken", lambda: bool(woken))
+        await b.driver.withdraw(b.session, "roster", "b1")
+        await world.until("c is woken", lambda: len(woken) > 1)
+        assert woken == ["b1", "c1"]
+
+    play(body)
+
+
+def test_a_large_body_passes(play: Play) -> None:
+    """A body that is larger than what the socket takes at once arrives whole."""
+
+    async def body(world: World) -> None:
+        a = await world.client()
+        text = "\u20ac\0\x10" * 2_000_000
+        claim = await entered(a, "roster", "a1", text)
+        assert claim.body == text
+        assert (await a.driver.census("roster"))[0].body == text
+
+    play(body)
+
+
+def test_cancelled_roster_calls_leave_the_session(server: PostgresServer) -> None:
+    """Cancelled at any of its steps, a claim harms nothing, and can be withdrawn."""
+
+    async def main() -> None:
+        world = World(AsyncioRuntime(), server)
+        a = await world.client()
+        grant = await a.held("name")
+        for steps in range(12):
+            task = asyncio.create_task(entered(a, "roster", f"a{steps}", "x"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await a.driver.withdraw(a.session, "roster", f"a{steps}")
+            assert await a.driver.census("roster") == ()
+        await a.driver.mutex.unseize(grant)
+        assert not a.reasons
+        await world.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_taken_is_listed(play: Play) -> None:
+    """Every held lock of the namespace is listed, with its name once it was held for long."""
+
+    async def body(world: World) -> None:
+        a, b, c = [await world.client(name) for name in ("alice", "bob", "carol")]
+        foreign = PostgresqlDriver(Url.parse(world.server.url), world.runtime, "elsewhere", 9.0)
+        await foreign.open()
+        session = await foreign.start("mallory", lambda reason: None)
+        await foreign.mutex.seize(session, "theirs", "m1", shared=False, until=None)
+        flavour = world.runtime.flavour  # a name that was noted once is known for a day
+        names = (f"{flavour}\0 \x10 'one'", f'{flavour}"b\\c{{,}}')
+        grants = [await a.held(names[0]), await b.held(names[1], shared=True)]
+        grants.append(await c.held(names[1], shared=True))
+        waiting = world.later(lambda: c.held(names[0], wait=5.0))
+        await world.until("c queues", lambda: world.count(QUEUED) == 1)
+        taken = await b.driver.mutex.taken()
+        assert sorted(each.holders[0].owner for each in taken) == ["alice", "bob"]
+        assert {each.name for each in taken} == {None}
+        for _ in range(2):
+            await a.renew()
+            await b.renew()
+        taken = await c.driver.mutex.taken()
+        assert [each.name for each in taken] == sorted(names)
+        alone, shared = taken
+        assert (alone.waiters, alone.shared) == (1, False)
+        assert [each.owner for each in alone.holders] == ["alice"]
+        assert (shared.waiters, shared.shared) == (0, True)
+        assert [each.owner for each in shared.holders] == ["bob", "carol"]
+        assert len(await foreign.mutex.taken()) == 1
+        await foreign.end(session)
+        await foreign.close()
+        for grant in grants:
+            await grant.handle.session._driver.mutex.unseize(grant)
+        await world.until("c is granted", lambda: bool(waiting))
+        await c.driver.mutex.unseize(waiting[0])
+
+    play(body)
+
+
+def test_what_is_taken_without_tables(server: PostgresServer, play: Play) -> None:
+    """Where no table may be made, locks are listed without names, and renewals do not fail."""
+    server.psql("CREATE SCHEMA bare; GRANT USAGE ON SCHEMA bare TO tenure")
+    server.psql(
+        "CREATE SEQUENCE bare.tenure_token; GRANT USAGE ON SEQUENCE bare.tenure_token TO tenure"
+    )
+
+    async def body(world: World) -> None:
+        a = await world.client("alice", url=f"{server.url}?schema=bare")
+        grant = await a.held("name")
+        for _ in range(3):
+            await a.renew()
+        (taken,) = await a.driver.mutex.taken()
+        assert (taken.name, taken.holders[0].owner) == (None, "alice")
+        await a.driver.mutex.unseize(grant)
+
+    play(body)
+    server.psql("DROP SCHEMA bare CASCADE")
+
+
+def run_in(flavour: str, body: Callable[[Runtime], Awaitable[None]]) -> None:
+    """Run it in one flavour."""
+
+    async def whole(runtime: Runtime) -> None:
+        await body(runtime)
+
+    async def on_loop() -> None:
+        await body(AsyncioRuntime())
+
+    if flavour == "thread":
+        drive(whole(ThreadRuntime()))
+    else:
+        asyncio.run(on_loop())

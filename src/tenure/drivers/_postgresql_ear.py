@@ -48,6 +48,7 @@ class Ear:
         self._stop = runtime.signal()
         self._settled = runtime.signal()
         self._deaf: TenureError | None = None
+        self._missed = False  # whether there was a connection before, and notifications since
 
     async def listen(self, interest: Interest, wake: Wake) -> None:
         """Returns when a notification that is sent from now on would be heard."""
@@ -139,10 +140,12 @@ class Ear:
             self._channels = channels
             self._link, self._deaf = link, None
         self._settled.set()
-        with self._lock:
-            wakes = [wake for each in self._wakes.values() for wake in each.values()]
-        for wake in wakes:
-            wake()  # what was sent while nobody listened is lost
+        if self._missed:
+            with self._lock:
+                wakes = [wake for each in self._wakes.values() for wake in each.values()]
+            for wake in wakes:
+                wake()
+        self._missed = True
 
     async def _hear(self, link: Link) -> None:
         """Pass notifications on until the connection ends or goes silent."""
