@@ -116,7 +116,6 @@ def test_an_unfit_lock_file_is_refused(
     shared: bool,
 ) -> None:
     """What is no plain file of our own is refused by name, untouched, and leaves nothing open."""
-    held(client, "another").release()
     path = lock_file(folder)
     make(path)
     before = path.lstat()

@@ -1,7 +1,8 @@
 """Sessions in files: one that its process keeps locked for as long as it lives.
 
 The kernel unlocks the file when the process dies, however it dies, and not when it is
-stopped. Whoever finds a dead session's file removes it.
+stopped. Only a session that enters a claim gets a file: nobody else can come across it,
+and locks need none. Whoever finds a dead session's file removes it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SWEEP_MAX = 16
 TRIES = 10
 
 _KIND = "a session"
+_without_file: set[str] = set()
+"""The sessions of this process that live and have no file; only here can they be known."""
 
 
 class Sessions:
@@ -56,6 +59,7 @@ class Sessions:
     def begin(self, session: str) -> None:
         """The session is ours from now on."""
         self._ours[session] = -1
+        _without_file.add(session)
 
     def show(self, session: str, owner: str) -> None:
         """Make the session's file, if it has none; `SessionLost` if the session is over."""
@@ -83,6 +87,7 @@ class Sessions:
                     os.pwrite(file, line.encode(errors="replace"), 0)
                     os.rename(beside, path)
                     kept = True
+                    _without_file.discard(session)
                     return
                 except FileNotFoundError:
                     continue  # it was swept away, or the whole folder was
@@ -130,7 +135,8 @@ class Sessions:
 
     def living(self, sessions: Collection[str]) -> set[str]:
         """Those of the sessions, of whomever, that live; the files of the others are removed."""
-        return {each for each in sessions if each in self._ours or self._lives(self._path(each))}
+        known = {each for each in sessions if each in self._ours or each in _without_file}
+        return known | {each for each in {*sessions} - known if self._lives(self._path(each))}
 
     def _lives(self, path: str, told: bool = True) -> bool:
         """Say whether the file is locked; what cannot be found out is told, or counts as yes."""
@@ -163,6 +169,7 @@ class Sessions:
         """The session is over, and its file goes."""
         with self._lock:
             file = self._ours.pop(session, -1)
+            _without_file.discard(session)
             if file < 0:
                 return
             path = self._path(session)
@@ -175,7 +182,8 @@ class Sessions:
     def abandon(self) -> None:
         """In the child of a fork: close the copies, and leave the parent's files locked."""
         while self._ours:
-            _, file = self._ours.popitem()
+            session, file = self._ours.popitem()
+            _without_file.discard(session)
             if file >= 0:
                 os.close(file)
 

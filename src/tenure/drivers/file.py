@@ -135,19 +135,7 @@ class FileDriver(DocumentDriver, Mutex):
         self.owner = self._owner.encode()[:OWNER_BYTES_MAX]
         session = self.runtime.unique()
         self._sessions.begin(session)
-        # Locks need no session's file, so whatever is wrong with it is told to the first claim.
-        try:
-            await self._shown(session)
-        except (StorageError, Unavailable):
-            pass
-        except BaseException:
-            await self.runtime.finish(self._do(self._sessions.end, session))
-            raise
         return session
-
-    async def _shown(self, session: str) -> None:
-        # To the end even if we are cancelled meanwhile: a file has to be closed again.
-        await self.runtime.finish(self._do(self._sessions.show, session, self._owner))
 
     async def renew(self, session: str) -> None:
         for held in list(self._held.values()):
@@ -186,7 +174,8 @@ class FileDriver(DocumentDriver, Mutex):
         shared: bool = False,
     ) -> Roll:
         if not self._sessions.shown(session):
-            await self._shown(session)
+            # To the end even if we are cancelled meanwhile: a file has to be closed again.
+            await self.runtime.finish(self._do(self._sessions.show, session, self._owner))
         return await super().claim(session, roster, id, body, width, shared)
 
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
