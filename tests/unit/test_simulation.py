@@ -18,7 +18,7 @@ from tenure.testing._sim_net import Network, Weather
 from tenure.testing._sim_runtime import boot
 from tenure.testing._sim_stores import DocumentStore
 from tenure.testing._sim_world import World
-from tenure.testing.mutants import MUTANTS, mutated
+from tenure.testing.mutants import KINDS, MUTANTS, mutated
 
 SECONDS = float(os.environ.get("TENURE_SIM_SECONDS", "40"))
 SEED = int(os.environ.get("TENURE_SIM_SEED", "1"))
@@ -61,7 +61,7 @@ def test_another_seed_gives_another_schedule() -> None:
 def test_a_mutant_is_found_out(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A core that is broken in one way breaks a rule within a bounded number of schedules."""
     with mutated(name), pytest.raises(simulator.Failure) as caught:
-        simulator.run_many(MUTANT_SEED, MUTANT_SCHEDULES_MAX, tail=0)
+        simulator.run_many(MUTANT_SEED, MUTANT_SCHEDULES_MAX, tail=0, kind=KINDS.get(name))
     with capsys.disabled():
         print(f"\n{name}: found out by schedule {caught.value.number + 1}", end="")
 

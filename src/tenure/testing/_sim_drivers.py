@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from .._model import Claim, Grant, Interest, Roll, Traits
+from .._model import Claim, Grant, Interest, Record, Roll, Traits
 from .._url import Url
 from ..drivers.base import Driver, Lost, Mutex, Wake
 from ..drivers.document import Document, DocumentDriver
@@ -40,7 +40,9 @@ class _Link:
 class SimDocumentDriver(_Link, DocumentDriver):
     """The document rung over a store that is far away."""
 
-    traits: ClassVar[Traits] = Traits(scope="hosts", push=False, durable_claims=True, poll=1.0)
+    traits: ClassVar[Traits] = Traits(
+        scope="hosts", shared=True, push=False, durable_claims=True, poll=1.0
+    )
 
     def __init__(self, node: Node, network: Network, store: DocumentStore, ttl: float) -> None:
         super().__init__(Url("sim"), node.runtime, "", ttl)
@@ -88,22 +90,25 @@ class SimDocumentDriver(_Link, DocumentDriver):
 class SimPushingDocumentDriver(SimDocumentDriver):
     """The same with hints, which may be lost."""
 
-    traits: ClassVar[Traits] = Traits(scope="hosts", durable_claims=True, poll=2.0)
+    traits: ClassVar[Traits] = Traits(scope="hosts", shared=True, durable_claims=True, poll=2.0)
 
     async def moved_up(self, claim: Claim) -> None:
         self.network.tell(self.node, lambda: self.store.mailboxes.notify(claim.id))
 
+    async def changed(self, name: str) -> None:
+        self.network.tell(self.node, lambda: self.store.mailboxes.changed(name))
+
     async def listen(self, interest: Interest, wake: Wake) -> None:
-        await self._call(lambda: self.store.mailboxes.listen(interest.id, self.node, wake))
+        await self._call(lambda: self.store.mailboxes.listen(interest, self.node, wake))
 
     def unlisten(self, interest: Interest) -> None:
-        self.network.tell(self.node, lambda: self.store.mailboxes.unlisten(interest.id))
+        self.network.tell(self.node, lambda: self.store.mailboxes.unlisten(interest))
 
 
 class SimRosterDriver(_Link, Driver):
     """Rosters kept by the server, sessions that expire on its clock."""
 
-    traits: ClassVar[Traits] = Traits(scope="hosts", durable_claims=True, poll=1.5)
+    traits: ClassVar[Traits] = Traits(scope="hosts", shared=True, durable_claims=True, poll=1.5)
 
     def __init__(self, node: Node, network: Network, store: RosterStore, ttl: float) -> None:
         super().__init__(Url("sim"), node.runtime, "", ttl)
@@ -149,11 +154,34 @@ class SimRosterDriver(_Link, Driver):
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         return await self._call(lambda: self.store.roll(roster, id))
 
+    async def amend(self, claim: Claim, body: str) -> Claim:
+        return await self._call(lambda: self.store.amend(claim, body))
+
+    async def census(self, roster: str) -> tuple[Claim, ...]:
+        return await self._call(lambda: self.store.census(roster))
+
+    async def rosters(self, prefix: str) -> Sequence[str]:
+        names = await self._call(lambda: self.store.names())
+        return [name for name in names if name.startswith(prefix)]
+
+    async def last_seen(self, session: str) -> float | None:
+        return await self._call(lambda: self.store.last_seen(session))
+
+    async def recall(self, name: str) -> Record | None:
+        return await self._call(lambda: self.store.recall(name))
+
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        return await self._call(lambda: self.store.record(name, text, version))
+
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        names = await self._call(lambda: self.store.records())
+        return [name for name in names if name.startswith(prefix)]
+
     async def listen(self, interest: Interest, wake: Wake) -> None:
-        await self._call(lambda: self.store.mailboxes.listen(interest.id, self.node, wake))
+        await self._call(lambda: self.store.mailboxes.listen(interest, self.node, wake))
 
     def unlisten(self, interest: Interest) -> None:
-        self.network.tell(self.node, lambda: self.store.mailboxes.unlisten(interest.id))
+        self.network.tell(self.node, lambda: self.store.mailboxes.unlisten(interest))
 
 
 class SimMutexDriver(SimRosterDriver, Mutex):
@@ -163,7 +191,9 @@ class SimMutexDriver(SimRosterDriver, Mutex):
     lives on it is lost: at once for the client, for the server when it hears of it.
     """
 
-    traits: ClassVar[Traits] = Traits(scope="hosts", frees_on_death=True, durable_claims=True)
+    traits: ClassVar[Traits] = Traits(
+        scope="hosts", shared=True, frees_on_death=True, durable_claims=True
+    )
 
     def __init__(self, node: Node, network: Network, store: RosterStore, ttl: float) -> None:
         super().__init__(node, network, store, ttl)
@@ -211,11 +241,12 @@ class SimMutexDriver(SimRosterDriver, Mutex):
         self._noted(id)
         store, mailboxes = self.store, self.store.mailboxes
         granted = self.runtime.signal()
+        interest = Interest(session, name, id, None)
 
         def seize() -> Claim | None:
             if until is not None:
-                mailboxes.listen(id, self.node, granted.set)
-            return store.seize(session, name, id, until is not None)
+                mailboxes.listen(interest, self.node, granted.set)
+            return store.seize(session, name, id, until is not None, shared)
 
         claim = await self._on(session, seize)
         while claim is None and until is not None and self.runtime.now() < until:

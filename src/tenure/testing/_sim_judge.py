@@ -7,11 +7,14 @@ question itself ends a lease whose time is over.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
+from .. import _names
+from .._model import Claim
 from .._session import Session
-from ._sim_lease import Acquire, SimLease
+from ._sim_lease import Acquire, Kind, Reported, SimMember
 from ._sim_world import Node, World
 
 SHORTLY = 2e-5
@@ -29,7 +32,9 @@ class Judge:
         self.lost_count = 0
         self.refused_count = 0
         self.standing: dict[str, dict[str, str]] = {}
-        """By name: the session of each claim in the store, in the order of entry."""
+        """By roster: the session of each claim in the store, in the order of entry."""
+        self.limits: dict[str, list[tuple[float, int]]] = {}
+        """By semaphore's roster: each limit that it had, and since when."""
         self.ended_sessions: set[str] = set()
         self.closed_sessions: set[str] = set()
         self.withdrawals: dict[str, float] = {}
@@ -37,17 +42,26 @@ class Judge:
         self.renewals: dict[str, float] = {}
         """By session: when a renewal was last sent."""
         self.fenced: dict[str, tuple[int, int]] = {}
-        """By name: of the last write that was accepted, the token and the order of its lease."""
+        """By roster: of the last write that was accepted, the token and the order of its lease."""
         self._last_token: dict[str, int] = {}
-        self._candidates: dict[str, list[SimLease]] = {}
-        self._by_claim: dict[str, SimLease] = {}
+        """By roster: the greatest token granted."""
+        self._last_exclusive: dict[str, int] = {}
+        """By roster: the greatest token granted to one alone."""
+        self._tokens: dict[str, set[int]] = {}
+        self._where: dict[str, str] = {}
+        """By claim: its roster."""
+        self._readers: set[str] = set()
+        """The claims that are shared."""
+        self._candidates: dict[str, list[Reported]] = {}
+        self._by_claim: dict[str, Reported] = {}
         self._asking: dict[tuple[Node, str], dict[int, Acquire]] = {}
         self._orders = 0
 
     # -- what the store says -----------------------------------------------------
 
-    def entered(self, roster: str, id: str, session: str) -> None:
+    def entered(self, claim: Claim) -> None:
         """A claim was entered at the end of a roster."""
+        roster, id, session = claim.roster, claim.id, claim.session
         self.world.note("entered", roster, id)
         standing = self.standing.setdefault(roster, {})
         if id in standing:
@@ -55,6 +69,28 @@ class Judge:
         if session in self.ended_sessions:
             pass  # a request that the network held; whoever finds it buries it
         standing[id] = session
+        self._where[id] = roster
+        if claim.shared:
+            self._readers.add(id)
+        kind, name = _names.read(roster)
+        if kind == "leader":
+            token = json.loads(claim.body)["token"]
+            if token not in self._tokens.get(_names.of("election", name), ()):
+                self.world.fail(f"{claim} shows a term that was never granted")
+
+    def recorded(self, name: str, text: str | None) -> None:
+        """A record was written, or deleted."""
+        self.world.note("recorded", name, text)
+        kind, called = _names.read(name)
+        if kind == "semaphore" and text is not None:
+            limits = self.limits.setdefault(name, [(-math.inf, 0)])
+            limits.append((self.world.time, json.loads(text)["limit"]))
+        elif kind == "group" and text is None:
+            for lease in self._all():
+                member = isinstance(lease, SimMember) and lease.group == called
+                joined = lease.acquire is not None and lease.acquire.over and not lease.leaving
+                if member and joined and self._says_held(lease):
+                    self.world.fail(f"the group {called!r} was deleted with {lease!r} in it")
 
     def removed(self, roster: str, id: str) -> None:
         """A claim was withdrawn or buried."""
@@ -68,10 +104,9 @@ class Judge:
         """The store ended a session: whatever depends on it may be granted to others."""
         self.world.note("session ended", session)
         self.ended_sessions.add(session)
-        for leases in self._candidates.values():
-            for lease in leases:
-                if lease.session_id == session and self._says_held(lease):
-                    self.world.fail(f"the store ended the session of {lease!r}, which is held")
+        for lease in self._all():
+            if lease.session_id == session and self._says_held(lease):
+                self.world.fail(f"the store ended the session of {lease!r}, which is held")
 
     # -- what drivers are asked --------------------------------------------------
 
@@ -95,22 +130,24 @@ class Judge:
 
     # -- what clients do and get -------------------------------------------------
 
-    def asks(self, node: Node, name: str, wait: bool, until: float | None) -> Acquire:
+    def asks(
+        self, node: Node, roster: str, kind: Kind, wait: bool, until: float | None, shared: bool
+    ) -> Acquire:
         """A client begins an acquire."""
         self._orders += 1
-        acquire = Acquire(node, name, wait, self._orders)
+        acquire = Acquire(node, roster, kind, wait, shared, self._orders)
         if wait:
-            self._asking.setdefault((node, name), {})[acquire.order] = acquire
+            self._asking.setdefault((node, roster), {})[acquire.order] = acquire
         if until is not None:
-            late = node.when(until + 4 * self.ttl)
+            late = node.when(until + (8 if acquire.posted else 4) * self.ttl)
             self.world.push(late, node, self._check_timeout, (acquire, node.pauses))
         return acquire
 
-    def granted(self, lease: SimLease) -> None:
+    def granted(self, lease: Reported) -> None:
         """A lease came into being."""
-        world, name = self.world, lease.name
+        world, roster = self.world, lease.roster
         self.granted_count += 1
-        world.note("granted", lease.node, name, f"token={lease.token}", lease.claim_id)
+        world.note("granted", lease.node, roster, f"token={lease.token}", lease.claim_id)
         current = world.current
         acquire = current.acquire if current is not None else None
         if not isinstance(acquire, Acquire):
@@ -118,37 +155,72 @@ class Judge:
             return
         acquire.leases.append(lease)
         lease.acquire = acquire
-        if lease.token <= self._last_token.get(name, 0):
-            world.fail(f"{lease!r}: the token does not rise, it was {self._last_token[name]}")
-        self._last_token[name] = lease.token
-        standing = self.standing.get(name, {})
-        first = next(iter(standing), None)
-        if lease.claim_id not in standing:
-            world.fail(f"{lease!r} was granted, and has no claim in the store")
-        elif first != lease.claim_id:
-            world.fail(f"{lease!r} was granted before {first}, which came first")
+        self._check_token(lease, acquire)
+        self._check_place(lease, acquire)
         if lease.session_id in self.ended_sessions:
             world.fail(f"{lease!r} was granted on a session that the store had ended")
-        for other in self._asking.get((lease.node, name), {}).values():
-            if other.order < acquire.order and acquire.wait:
-                world.fail(f"{lease!r} was granted before a local waiter that came first")
+        # A semaphore's record is read before the gate, and others may queue more than once.
+        if acquire.kind in ("lock", "rwlock") and acquire.wait:
+            for other in self._asking.get((lease.node, roster), {}).values():
+                if other.order < acquire.order and not (other.shared and acquire.shared):
+                    world.fail(f"{lease!r} was granted before a local waiter that came first")
         lease.order = self.granted_count
         self._by_claim[lease.claim_id] = lease
-        candidates = [each for each in self._candidates.get(name, ()) if self._matters(each)]
+        candidates = [each for each in self._candidates.get(roster, ()) if self._matters(each)]
         candidates.append(lease)
-        self._candidates[name] = candidates
+        self._candidates[roster] = candidates
         if len(candidates) > 1:
             world.watch = self.look
             self.look()
         lease.on_lost(self._lost)
         self._expect_end(lease)
 
-    def returned(self, acquire: Acquire, lease: SimLease) -> None:
+    def _check_token(self, lease: Reported, acquire: Acquire) -> None:
+        """Tokens rise; of those who hold together, none has another's."""
+        roster, token, last = lease.roster, lease.token, 0
+        tokens = self._tokens.setdefault(roster, set())
+        if token in tokens:
+            self.world.fail(f"{lease!r}: another had that token")
+        tokens.add(token)
+        if acquire.kind != "semaphore":
+            tops = self._last_exclusive if acquire.shared else self._last_token
+            last = tops.get(roster, 0)
+        if token <= last:
+            self.world.fail(f"{lease!r}: the token does not rise, it was {last}")
+        self._last_token[roster] = max(token, self._last_token.get(roster, 0))
+        if not acquire.shared:
+            self._last_exclusive[roster] = self._last_token[roster]
+
+    def _check_place(self, lease: Reported, acquire: Acquire) -> None:
+        """Nobody stands in its way in the store."""
+        standing = list(self.standing.get(lease.roster, ()))
+        if lease.claim_id not in standing:
+            self.world.fail(f"{lease!r} was granted, and has no claim in the store")
+            return
+        before = standing[: standing.index(lease.claim_id)]
+        if acquire.shared:
+            before = [each for each in before if each not in self._readers]
+        if len(before) >= self._places(lease.roster, acquire.kind, acquire.began):
+            self.world.fail(f"{lease!r} was granted before {before}, which came first")
+
+    def _places(self, roster: str, kind: Kind, since: float) -> int:
+        """How many may hold at a time, at the most: by any limit that was in force since then."""
+        if kind != "semaphore":
+            return 1
+        limits = self.limits.get(roster, [])
+        ends = [when for when, _ in limits[1:]] + [math.inf]
+        return max((limit for (_, limit), end in zip(limits, ends, strict=True) if end >= since))
+
+    def returned(self, acquire: Acquire, lease: Reported) -> None:
         """The client has its lease."""
         self._over(acquire)
-        if acquire.leases != [lease]:
+        others = acquire.leases[:-1]
+        if acquire.leases[-1:] != [lease] or (others and not acquire.posted):
             self.world.fail(f"an acquire returned {lease!r}, and made {acquire.leases}")
-        if not lease.asked():
+        if not all(other.over for other in others):
+            self.world.fail(f"an acquire returned {lease!r}, and kept {others}")
+        closed = self.sessions[lease.node]._closed is not None
+        if not lease.asked() and not (acquire.posted and (lease.losses or closed)):
             self.world.fail(f"{lease!r} is not held at the moment when it is granted")
 
     def refused(self, acquire: Acquire) -> None:
@@ -156,7 +228,7 @@ class Judge:
         self._over(acquire)
         self.refused_count += 1
         world = self.world
-        if acquire.leases:
+        if any(not (acquire.posted and each.over) for each in acquire.leases):
             world.fail(f"an acquire failed, and made {acquire.leases}")
         if not acquire.unsure and self._leaked(acquire):
             world.fail(f"an acquire that failed left a claim: {self._leaked(acquire)}")
@@ -165,63 +237,68 @@ class Judge:
             arg = (acquire, acquire.node.pauses)
             world.push(later, acquire.node, self._check_leak, arg)
 
-    def releasing_failed(self, lease: SimLease) -> None:
+    def releasing_failed(self, lease: Reported) -> None:
         """`LeaseLost` was raised by a release."""
         if not lease.losses:
             self.world.fail(f"a release says that {lease!r} was lost, and its signal did not")
 
-    def released(self, lease: SimLease) -> None:
+    def released(self, lease: Reported) -> None:
         """A release came to its end: returned, failed or was cancelled."""
         if not lease.losses:
             lease.released = True
-            self.world.note("released", lease.node, lease.name, lease.token)
+            self.world.note("released", lease.node, lease.roster, lease.token)
             if lease.asked():
                 self.world.fail(f"{lease!r} is held after it was released")
 
-    def write(self, lease: SimLease, *, known_held: bool) -> None:
+    def write(self, lease: Reported, *, known_held: bool) -> None:
         """A write arrives at the fenced resource, which compares tokens and nothing else."""
-        token, order = self.fenced.get(lease.name, (0, 0))
+        token, order = self.fenced.get(lease.roster, (0, 0))
         if lease.token >= token:
             if lease.order < order:
                 self.world.fail(f"{lease!r} wrote after a newer lease had written")
-            self.fenced[lease.name] = (lease.token, lease.order)
+            self.fenced[lease.roster] = (lease.token, lease.order)
         elif known_held:
             self.world.fail(f"{lease!r} is held, and its write was refused: {token} wrote")
 
     def resumed(self, node: Node) -> None:
         """A node runs again: its leases must know at once."""
-        for leases in self._candidates.values():
-            for lease in leases:
-                if lease.node is not node or lease.over or not lease.asked():
-                    continue
-                if lease.session_id in self.ended_sessions:
-                    self.world.fail(f"after a pause, {lease!r} does not know that it was lost")
-                elif lease.claim_id not in self.standing.get(lease.name, {}):
-                    self.world.fail(f"after a pause, {lease!r} is held without a claim")
+        for lease in self._all():
+            if lease.node is not node or lease.over or not lease.asked():
+                continue
+            if lease.session_id in self.ended_sessions:
+                self.world.fail(f"after a pause, {lease!r} does not know that it was lost")
+            elif lease.claim_id not in self.standing.get(lease.roster, {}):
+                self.world.fail(f"after a pause, {lease!r} is held without a claim")
         self.look()
 
     def look(self) -> None:
-        """No two leases of one name are held at one moment, as far as anybody can ask."""
+        """At no moment are more leases of a name held, as far as anybody can ask, than may be."""
         disputed = False
-        for name, leases in self._candidates.items():
+        for roster, leases in self._candidates.items():
             if len(leases) < 2:
                 continue
             leases = [each for each in leases if self._matters(each)]
-            self._candidates[name] = leases
-            disputed = disputed or len(leases) > 1
+            self._candidates[roster] = leases
+            if all(each.shared for each in leases) or len(leases) <= self._together(leases):
+                continue
+            disputed = True
             held = [each for each in leases if self._says_held(each)]
-            if len(held) > 1:
+            if len(held) > self._together(held) and not all(each.shared for each in held):
                 self.world.fail(f"held at once: {held}")
         if not disputed:
             self.world.watch = None
 
+    def _together(self, leases: list[Reported]) -> int:
+        """How many of these leases of one name may be held at a time."""
+        acquires = [each.acquire for each in leases if each.acquire is not None]
+        if not acquires or acquires[0].kind != "semaphore":
+            return 1
+        since = min(each.began for each in acquires)
+        return self._places(leases[0].roster, "semaphore", since)
+
     def holds(self, node: Node) -> bool:
         """Whether a node has a lease, as far as can be said without asking it."""
-        return any(
-            each.node is node and not each.over
-            for leases in self._candidates.values()
-            for each in leases
-        )
+        return any(each.node is node and not each.over for each in self._all())
 
     # -- at the end --------------------------------------------------------------
 
@@ -239,24 +316,35 @@ class Judge:
                 found += [f"{id} in {name!r}" for id, its in standing.items() if its == life.id]
         return f"{node} still has {found}" if found else ""
 
+    def present(self, roster_prefix: str) -> list[Reported]:
+        """The leases that are held in rosters whose names begin so."""
+        return [
+            each
+            for each in self._all()
+            if each.roster.startswith(roster_prefix) and self._says_held(each)
+        ]
+
     # -- inside ------------------------------------------------------------------
 
-    def _matters(self, lease: SimLease) -> bool:
+    def _all(self) -> list[Reported]:
+        return [each for leases in self._candidates.values() for each in leases]
+
+    def _matters(self, lease: Reported) -> bool:
         return not lease.over and not lease.node.dead
 
-    def _says_held(self, lease: SimLease) -> bool:
+    def _says_held(self, lease: Reported) -> bool:
         """Whether its holder, if it could ask now, would be told that it holds."""
         return not lease.over and not lease.node.stopped and lease.asked()
 
     def _over(self, acquire: Acquire) -> None:
         acquire.over = True
         if acquire.wait:
-            del self._asking[acquire.node, acquire.name][acquire.order]
+            del self._asking[acquire.node, acquire.roster][acquire.order]
 
-    def _lost(self, lease: SimLease) -> None:
+    def _lost(self, lease: Reported) -> None:
         self.lost_count += 1
         lease.losses += 1
-        self.world.note("lost", lease.node, lease.name, lease.token, lease.reason)
+        self.world.note("lost", lease.node, lease.roster, lease.token, lease.reason)
         if lease.losses > 1:
             self.world.fail(f"{lease!r} was lost twice")
         if lease.released:
@@ -272,12 +360,12 @@ class Judge:
             if since > self.ttl * 0.88:
                 self.world.fail(f"{lease!r} was lost without one attempt to renew its session")
 
-    def _expect_end(self, lease: SimLease) -> None:
+    def _expect_end(self, lease: Reported) -> None:
         if lease.deadline < math.inf:
             when = lease.node.when(lease.deadline) + SHORTLY
             self.world.push(when, lease.node, self._check_deadline, lease)
 
-    def _check_deadline(self, lease: SimLease) -> None:
+    def _check_deadline(self, lease: Reported) -> None:
         world, node = self.world, lease.node
         if lease.over:
             if lease.reason and not lease.losses:
@@ -298,15 +386,21 @@ class Judge:
         life = self.sessions[acquire.node]._life
         if life is None or life.reason is not None:
             return []  # what it left goes with the session, which nobody renews
-        standing = self.standing.get(acquire.name, {})
-        return [id for id in acquire.ids if standing.get(id) == life.id]
+        if acquire.posted and self.sessions[acquire.node]._closed is not None:
+            return []  # it was released by the close, which ends the session, too
+        return [id for id in sorted(acquire.ids) if self._session_of(id) == life.id]
+
+    def _session_of(self, id: str) -> str | None:
+        """Whose claim it is, if it stands."""
+        return self.standing.get(self._where.get(id, ""), {}).get(id)
 
     def _check_leak(self, arg: tuple[Acquire, int]) -> None:
         acquire, pauses = arg
         if acquire.node.pauses != pauses:
             return
         for id in self._leaked(acquire):
-            session = self.standing[acquire.name][id]
+            session = self._session_of(id)
+            assert session is not None
             renewed = self.world.time - self.renewals.get(session, -math.inf)
             tried = self.world.time - self.withdrawals.get(id, -math.inf)
             busy = any(

@@ -1,13 +1,19 @@
-"""The lease of the simulator, which reports to the judge, and the acquire that led to it."""
+"""The leases of the simulator, which report to the judge, and the acquire that led to each."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from .._lease import BaseLease
-from .._recipes.lock import LockRecipe
+from .._recipes.election import TermLease
+from .._recipes.members import BaseMember
+from .._recipes.semaphore import PermitLease
 from .._session import Session
 from ._sim_world import Node
+
+Kind: TypeAlias = Literal["lock", "rwlock", "semaphore", "election", "group"]
+POSTED: tuple[Kind, ...] = ("election", "group")
+"""Whose leases are shown in a roster: between the lock and the post much can happen."""
 
 
 class Acquire:
@@ -16,32 +22,41 @@ class Acquire:
     __slots__ = (
         "began",
         "ids",
+        "kind",
         "leases",
-        "name",
         "node",
         "order",
         "over",
+        "roster",
+        "shared",
         "unsure",
-        "until",
         "wait",
     )
 
-    def __init__(self, node: Node, name: str, wait: bool, order: int) -> None:
+    def __init__(
+        self, node: Node, roster: str, kind: Kind, wait: bool, shared: bool, order: int
+    ) -> None:
         self.node = node
-        self.name = name
+        self.roster = roster
+        self.kind = kind
         self.wait = wait
+        self.shared = shared
         self.order = order
+        self.began = node.world.time
         self.ids: set[str] = set()
-        self.leases: list[SimLease] = []
+        self.leases: list[Reported] = []
         self.unsure = False
         """Whether a call that it made got no answer."""
         self.over = False
 
+    @property
+    def posted(self) -> bool:
+        """Whether its lease is shown in a roster, too."""
+        return self.kind in POSTED
 
-class SimLease(BaseLease):
+
+class Reported(BaseLease):
     """A lease that reports to the judge when it is granted."""
-
-    __slots__ = ("acquire", "judge", "losses", "node", "order", "released", "was_over")
 
     def __init__(self, session: Session, *args: Any) -> None:
         super().__init__(session, *args)
@@ -50,6 +65,8 @@ class SimLease(BaseLease):
         self.judge = runtime.world.judge
         self.losses = 0
         self.released = False
+        self.leaving = False
+        """Whether its release has begun."""
         self.was_over = False
         self.order = 0
         self.acquire: Acquire | None = None
@@ -77,6 +94,11 @@ class SimLease(BaseLease):
         """The claim behind it."""
         return self._id
 
+    @property
+    def roster(self) -> str:
+        """Where that claim stands."""
+        return self._roster
+
     def asked(self) -> bool:
         """What `held()` says; once it has said no, it must never say yes again."""
         held = self.held()
@@ -87,7 +109,21 @@ class SimLease(BaseLease):
 
     async def release(self) -> None:
         """As the façades do it."""
+        self.leaving = True
         await self._release()
 
 
-Recipe = LockRecipe[SimLease]
+class SimLease(Reported):
+    """The lease of a lock."""
+
+
+class SimPermit(Reported, PermitLease):
+    """The lease of a semaphore."""
+
+
+class SimTerm(Reported, TermLease):
+    """The lease of an election."""
+
+
+class SimMember(Reported, BaseMember):
+    """The lease of a member of a group."""

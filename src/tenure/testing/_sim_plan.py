@@ -10,6 +10,7 @@ from ._sim_drivers import (
     SimPushingDocumentDriver,
     SimRosterDriver,
 )
+from ._sim_lease import Kind
 from ._sim_world import World
 
 DRIFT_MOST = 0.005
@@ -32,7 +33,8 @@ class Plan:
     ttl: float
     nodes: int
     clients: int
-    names: int
+    kinds: tuple[Kind, ...]
+    """What each name is the name of."""
     threads: bool
     chaos: float
     hold: float
@@ -50,12 +52,17 @@ class Plan:
     restarts: int = 0
     crashes: int = 0
     closes: int = 0
+    resizes: bool = False
+    deletes: bool = False
     cancels: int = 0
     jumps: int = 0
 
 
-def draw_plan(world: World) -> Plan:
-    """A plan with some of the faults, so that each is also seen without the others."""
+def draw_plan(world: World, kind: Kind | None = None) -> Plan:
+    """A plan with some of the faults, so that each is also seen without the others.
+
+    With a `kind`, all names are of that kind, and what else is drawn stays as it is.
+    """
     pick, chance, between = world.rng.choice, world.chance, world.between
     ttl = pick((4.0, 10.0, 15.0))
     plan = Plan(
@@ -63,13 +70,17 @@ def draw_plan(world: World) -> Plan:
         ttl=ttl,
         nodes=pick((2, 2, 3, 3, 4, 5)),
         clients=pick((1, 1, 2, 3)),
-        names=pick((1, 1, 1, 2)),
+        kinds=tuple(_kind(world) for _ in range(pick((1, 1, 1, 2)))),
         threads=chance(0.3),
         chaos=ttl * between(1, 3.5),
         hold=ttl * pick((0.05, 0.3, 0.8, 2.0)),
         think=ttl * pick((0.05, 0.3)),
         delay=ttl * pick((0.0001, 0.001, 0.01)),
     )
+    if kind is not None:
+        plan.kinds = (kind,) * len(plan.kinds)
+    plan.resizes = chance(0.3)
+    plan.deletes = chance(0.3)
     if chance(0.1):
         return plan  # a calm day
     if not plan.backend.startswith("document") and chance(0.2):
@@ -100,3 +111,9 @@ def draw_plan(world: World) -> Plan:
     if chance(0.2):
         plan.jumps = 2
     return plan
+
+
+def _kind(world: World) -> Kind:
+    if world.chance(0.5):
+        return "lock"
+    return world.rng.choice(("rwlock", "semaphore", "election", "group"))

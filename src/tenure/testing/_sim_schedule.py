@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from .. import _names
 from .._session import Session
-from ..errors import BackendError, ClosedError, LeaseLost
+from ._sim_clients import Clients
 from ._sim_faults import Faults
 from ._sim_judge import Judge
-from ._sim_lease import Acquire, Recipe, SimLease
+from ._sim_lease import Kind, Reported
 from ._sim_net import Network, Weather
 from ._sim_plan import DRIVERS, draw_plan
 from ._sim_runtime import boot
 from ._sim_stores import DocumentStore, RosterStore
-from ._sim_world import Cancelled, Node, Task, Violation, World
+from ._sim_views import GroupView, LeaderView, View
+from ._sim_world import Node, Task, Violation, World
 
 
 class Process:
@@ -20,6 +24,7 @@ class Process:
     def __init__(self, schedule: Schedule, node: Node) -> None:
         self.node = node
         self.clients: list[Task] = []
+        self.views: list[View] = []
         self.closed = False
         plan, store, network = schedule.plan, schedule.store, schedule.network
         kind = DRIVERS[plan.backend]
@@ -29,9 +34,6 @@ class Process:
         driver.renewed = schedule.judge.renewing(node, self.session)
         driver.withdrawing = schedule.judge.withdrawing
 
-    def recipe(self, name: str) -> Recipe:
-        return Recipe(self.session, name, False, SimLease)
-
     def busy(self) -> bool:
         """Whether a client of it has not ended, and will."""
         return not self.node.dead and not all(client.done for client in self.clients)
@@ -40,9 +42,11 @@ class Process:
 class Schedule:
     """One run of one plan."""
 
-    def __init__(self, seed: int, number: int, *, traced: bool = False) -> None:
+    def __init__(
+        self, seed: int, number: int, *, traced: bool = False, kind: Kind | None = None
+    ) -> None:
         self.world = world = World(f"{seed}/{number}", traced=traced)
-        self.plan = plan = draw_plan(world)
+        self.plan = plan = draw_plan(world, kind)
         world.threads = plan.threads
         weather = Weather(plan.delay, plan.late, plan.late_most, plan.lost, plan.pushes_lost)
         self.judge = world.judge = Judge(world, plan.ttl)
@@ -54,7 +58,7 @@ class Schedule:
             tells = plan.backend != "roster without hints of death"
             self.store = RosterStore(world, network, self.judge, self._rate(), tells)
         network.restarted = self.store.mailboxes.forget
-        self.names = [f"name{number}" for number in range(plan.names)]
+        self.clients = Clients(self)
         self.processes: list[Process] = []
         self.crashed = 0
         self.faults = Faults(self)
@@ -71,6 +75,8 @@ class Schedule:
         self._finish_clients()
         self._probe()
         self._settle()
+        self._bury()
+        self._converge()
         self._close()
 
     def _rate(self) -> float:
@@ -88,86 +94,19 @@ class Schedule:
             world.push(
                 world.time + self.plan.ttl * world.between(1, 2), None, self.faults.mend, process
             )
+        self._watch(process)
         if world.time < self.plan.chaos:
             for number in range(self.plan.clients):
                 name = f"{process.node}/client{number}"
-                process.clients.append(process.node.start(self._client(process), name))
+                process.clients.append(process.node.start(self.clients.client(process), name))
         return process
 
-    # -- a client ----------------------------------------------------------------
-
-    async def _client(self, process: Process) -> None:
-        world, plan, runtime = self.world, self.plan, process.node.runtime
-        while world.time < plan.chaos:
-            try:
-                await runtime.sleep(runtime.now() + plan.think * 2 * world.random())
-                await self._visit(process)
-            except (Cancelled, BackendError):
-                continue
-            except ClosedError:
-                return
-            except Exception as error:
-                world.fail(f"a client of {process.node} got {error!r}")
-                return
-
-    async def _visit(self, process: Process) -> None:
-        world, runtime = self.world, process.node.runtime
-        wait, until = world.chance(0.8), None
-        if wait and world.chance(0.4):
-            until = runtime.now() + self.plan.ttl * world.random() * world.random()
-        lease = await self._acquire(process, world.rng.choice(self.names), wait, until)
-        if lease is None:
-            return
-        try:
-            await self._hold(lease, runtime.now() + self.plan.hold * world.random())
-        finally:
-            if not world.over:
-                await self._release(lease)
-
-    async def _acquire(
-        self, process: Process, name: str, wait: bool, until: float | None
-    ) -> SimLease | None:
-        world, judge = self.world, self.judge
-        task = world.current
-        assert task is not None
-        recipe = process.recipe(name)
-        acquire = task.acquire = judge.asks(process.node, name, wait, until)
-        lease: SimLease | None = None
-        try:
-            lease = await (recipe.acquire(until) if wait else recipe.try_acquire())
-        finally:
-            task.acquire = None
-            self._judge_acquire(acquire, lease)
-        return lease
-
-    def _judge_acquire(self, acquire: Acquire, lease: SimLease | None) -> None:
-        if self.world.over:
-            return
-        if lease is None:
-            self.judge.refused(acquire)
-        else:
-            self.judge.returned(acquire, lease)
-
-    async def _hold(self, lease: SimLease, until: float) -> None:
-        world, runtime = self.world, lease.node.runtime
-        while lease.asked() and runtime.now() < until:
-            self.judge.write(lease, known_held=True)
-            if world.chance(0.2):
-                delay = self.network.weather.delay * 10 + self.plan.ttl * world.random()
-                world.push(world.time + delay, None, self._late_write, lease)
-            await runtime.sleep(min(until, runtime.now() + self.plan.hold * 0.3))
-
-    def _late_write(self, lease: SimLease) -> None:
-        self.judge.write(lease, known_held=False)
-
-    async def _release(self, lease: SimLease) -> None:
-        try:
-            await lease.release()
-        except LeaseLost:
-            self.judge.releasing_failed(lease)
-        finally:
-            if not self.world.over:
-                self.judge.released(lease)
+    def _watch(self, process: Process) -> None:
+        for name, kind in self.clients.kinds.items():
+            if kind in ("group", "election") and self.world.chance(0.6):
+                view = (GroupView if kind == "group" else LeaderView)(self, process, name)
+                process.views.append(view)
+                view.start()
 
     # -- the end -----------------------------------------------------------------
 
@@ -178,10 +117,12 @@ class Schedule:
             self.faults.mend(process)
             self.faults.resume(process)
 
-    def _until(self, seconds: float, what: str) -> None:
-        """Let the world go on until `_quiet` says so, at most for that long."""
+    def _until(
+        self, seconds: float, what: str, condition: Callable[[], bool] | None = None
+    ) -> None:
+        """Let the world go on until the condition holds, at most for that long."""
         end = self.world.time + seconds
-        while not self._quiet():
+        while not (condition or self._quiet)():
             if self.world.time >= end:
                 raise Violation(f"at {self.world.time:.6f} s: not within {seconds:g} s: {what}")
             self.world.run(min(end, self.world.time + self.plan.ttl * 0.2))
@@ -193,28 +134,32 @@ class Schedule:
         """Whoever waits is granted: nobody holds for ever, and the dead are buried."""
         plan = self.plan
         waiting = sum(len(each.clients) for each in self.processes if not each.node.dead)
-        seconds = waiting * (plan.hold + plan.ttl) + (self.crashed + 4) * 1.5 * plan.ttl
+        # Who was chosen in an election has a TTL to come, and the others wait for it.
+        each = plan.hold + plan.ttl * (3 if "election" in plan.kinds else 1)
+        seconds = waiting * each + (self.crashed + 4) * 1.5 * plan.ttl
         self._until(seconds, "every acquire came to its end")
+
+    def _alive(self) -> list[Process]:
+        return [each for each in self.processes if not each.node.dead and not each.closed]
 
     def _probe(self) -> None:
         """Whatever the dead left behind, it is out of the way when somebody comes."""
         if not any(self.judge.standing.values()):
             return
-        alive = [each for each in self.processes if not each.node.dead and not each.closed]
-        prober = alive[0] if alive else self.boot(0.0, 1.0)
+        prober = (self._alive() or [self.boot(0.0, 1.0)])[0]
         prober.clients.append(prober.node.start(self._probing(prober), f"{prober.node}/probe"))
         self._until((self.crashed + 3) * 1.5 * self.plan.ttl, "a last acquire of every name")
 
     async def _probing(self, process: Process) -> None:
-        for name in self.names:
-            lease = await self._acquire(process, name, True, None)
+        for name in self.clients.kinds:
+            lease = await self.clients.acquire(process, name, True, None)
             assert lease is not None
-            await self._release(lease)
+            await self.clients.release(lease)
 
     def _settle(self) -> None:
         """When the network holds no request any more and debts are paid, nothing is left."""
         world = self.world
-        alive = [each for each in self.processes if not each.node.dead and not each.closed]
+        alive = self._alive()
         end = world.time + 2.5 * self.plan.ttl
         while world.time < end and (
             self.network.flying or any(self._owes(each.session) for each in alive)
@@ -226,6 +171,79 @@ class Schedule:
             left = self.judge.leftovers(process.node, process.session)
             if left:
                 raise Violation(f"at {world.time:.6f} s, with all work done: {left}")
+
+    def _bury(self) -> None:
+        """One dies in the middle, behind one that holds: whoever comes behind both is let in."""
+        for name, kind in self.clients.kinds.items():
+            if kind == "rwlock" and self._alive():
+                self._bury_between(name, name, 2, True)
+            if kind == "semaphore" and self._alive():
+                roster = _names.of("semaphore", name)
+                places = self.judge.limits.get(roster, [(0.0, 0)])[-1][1]
+                if places > 1:
+                    self._bury_between(name, roster, places, False)
+
+    def _bury_between(self, name: str, roster: str, places: int, reader: bool) -> None:
+        ttl, standing = self.plan.ttl, self.judge.standing
+        holder, victim, prober = self._alive()[0], self.boot(0.0, 1.0), self.boot(0.0, 1.0)
+        leases: list[tuple[Process, Reported]] = []
+
+        async def hold(process: Process, shared: bool) -> None:
+            lease = await self.clients.acquire(process, name, True, None, shared)
+            assert lease is not None
+            leases.append((process, lease))
+
+        def start(process: Process, shared: bool) -> None:
+            process.clients.append(process.node.start(hold(process, shared), "hold"))
+
+        start(holder, reader)
+        self._until(2 * ttl, "an idle name is had", lambda: len(leases) == 1)
+        start(victim, False)
+        self._until(2 * ttl, "a second claim", lambda: len(standing[roster]) > 1)
+        victim.node.crash()
+        self.crashed += 1
+        for _ in range(places - 1):
+            start(prober, reader)
+        self._until(3 * ttl, "the dead make way", lambda: leases[-1][0] is prober and self._quiet())
+        for process, lease in leases:
+            if process is not victim:
+                process.clients.append(process.node.start(self.clients.release(lease), "leave"))
+        self._until(2 * ttl, "all is released")
+
+    def _converge(self) -> None:
+        """What watchers know becomes the truth: of who is there, and then of nobody."""
+        alive = self._alive()
+        if not any(process.views for process in alive):
+            return
+        ttl, world = self.plan.ttl, self.world
+        began, over = [0], [False]
+        residents = [(process, name) for process in alive[:2] for name in self._shown()]
+
+        async def reside(process: Process, name: str) -> None:
+            election = self.clients.kinds[name] == "election"
+            lease = await self.clients.acquire(process, name, not election, None)
+            began[0] += 1
+            if lease is not None:
+                while not over[0]:
+                    await process.node.runtime.sleep(process.node.now() + ttl / 10)
+                await self.clients.release(lease)
+
+        for process, name in residents:
+            task = process.node.start(reside(process, name), f"{process.node}/resident")
+            process.clients.append(task)
+        # A name that is both of theirs is had by one, and the other waits for it.
+        self._until(3 * ttl, "somebody is there", lambda: began[0] > 0)
+        world.run(world.time + ttl)
+        self._until(2.5 * ttl, f"watchers know who is there: {residents}", self._true)
+        over[0] = True
+        self._until(3 * ttl, "the residents leave")
+        self._until(2.5 * ttl, "watchers know that nobody is there", self._true)
+
+    def _shown(self) -> list[str]:
+        return [name for name, kind in self.clients.kinds.items() if kind in ("group", "election")]
+
+    def _true(self) -> bool:
+        return all(view.true() for process in self._alive() for view in process.views)
 
     def _owes(self, session: Session) -> bool:
         return any(debt[0].reason is None for debt in session._debts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from .._model import Claim, Roll
+from .._model import Claim, Interest, Record, Roll
 from ..errors import SessionLost
 from ._sim_net import Network
 from ._sim_world import Node, World
@@ -20,32 +20,44 @@ Document = dict[str, Any]
 class Observer(Protocol):
     """Who is told what happens in a store."""
 
-    def entered(self, roster: str, id: str, session: str) -> None: ...
+    def entered(self, claim: Claim) -> None: ...
 
     def removed(self, roster: str, id: str) -> None: ...
+
+    def recorded(self, name: str, text: str | None) -> None: ...
 
     def session_ended(self, session: str) -> None: ...
 
 
 class Mailboxes:
-    """Who wants to hear of which claim. Lost in a restart."""
+    """Who wants to hear of which claim, or of which roster. Lost in a restart."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._wakes: dict[str, tuple[Node, Callable[[], None]]] = {}
+        self._watchers: dict[str, set[str]] = {}
 
-    def listen(self, id: str, node: Node, wake: Callable[[], None]) -> None:
-        self._wakes[id] = (node, wake)
+    def listen(self, interest: Interest, node: Node, wake: Callable[[], None]) -> None:
+        self._wakes[interest.id] = (node, wake)
+        if interest.watch:
+            self._watchers.setdefault(interest.roster, set()).add(interest.id)
 
-    def unlisten(self, id: str) -> None:
-        self._wakes.pop(id, None)
+    def unlisten(self, interest: Interest) -> None:
+        self._wakes.pop(interest.id, None)
+        self._watchers.get(interest.roster, set()).discard(interest.id)
 
     def notify(self, id: str) -> None:
         if id in self._wakes:
             self._network.hint(*self._wakes[id])
 
+    def changed(self, name: str) -> None:
+        """A roster's public claims, or a record, changed."""
+        for id in sorted(self._watchers.get(name, ())):
+            self.notify(id)
+
     def forget(self) -> None:
         self._wakes.clear()
+        self._watchers.clear()
 
 
 class DocumentStore:
@@ -75,6 +87,8 @@ class DocumentStore:
             self._documents[kind, name] = (document, self._version)
         if kind == "roster":
             self._report(name, (old or {"claims": []})["claims"], (document or old or {})["claims"])
+        elif kind == "record":
+            self._observer.recorded(name, None if document is None else document["text"])
         elif document is not None:
             owner = self._beats[name][0] if name in self._beats else self._network.serving
             self._beats[name] = (owner, self._world.time)
@@ -93,9 +107,9 @@ class DocumentStore:
         for entry in before:
             if entry not in after:
                 self._observer.removed(roster, entry[0])
-        for id, session, token, *_ in new:
+        for id, session, token, owner, body, shared in new:
             if after.count((id, token)) > before.count((id, token)):
-                self._observer.entered(roster, id, session)
+                self._observer.entered(Claim(roster, id, session, token, owner, body, shared))
 
     def names(self, kind: str) -> Sequence[str]:
         return [name for each, name in self._documents if each == kind]
@@ -121,6 +135,8 @@ class RosterStore:
         self._ttl: dict[str, float] = {}
         self._owner: dict[str, tuple[str, Node, Callable[[str], None]]] = {}
         self._rosters: dict[str, list[Claim]] = {}
+        self._records: dict[str, Record] = {}
+        self._version = 0
         self._token = 0
         self.mailboxes = Mailboxes(network)
 
@@ -169,6 +185,13 @@ class RosterStore:
         """The sessions that it knows."""
         return list(self._expiry)
 
+    def last_seen(self, session: str) -> float | None:
+        """Seconds since it was renewed."""
+        expiry = self._expiry.get(session)
+        if expiry is None:
+            return None
+        return self._world.time - expiry + self._ttl[session] / self._rate
+
     # -- rosters -----------------------------------------------------------------
 
     def claim(
@@ -185,9 +208,32 @@ class RosterStore:
         known = self._known(claims, id)
         if not known and (width is None or len(_ahead(claims, shared)) < width):
             token = self._draw(claims)
-            self.place(claims, Claim(roster, id, session, token, "", body, shared))
-            self._observer.entered(roster, id, session)
+            claim = Claim(roster, id, session, token, self._owner[session][0], body, shared)
+            self.place(claims, claim)
+            self._observer.entered(claim)
+            if body:
+                self.mailboxes.changed(roster)
         return self.roll(roster, id)
+
+    def amend(self, claim: Claim, body: str) -> Claim:
+        """Replace the body that is known, or find it replaced."""
+        self.check(claim.session)
+        amended = claim._replace(body=body)
+        claims = self._rosters.get(claim.roster, [])
+        if amended not in claims:
+            if claim not in claims:
+                raise SessionLost("the claim is gone, or was amended by somebody else")
+            claims[claims.index(claim)] = amended
+            self.mailboxes.changed(claim.roster)
+        return amended
+
+    def census(self, roster: str) -> tuple[Claim, ...]:
+        """All claims, in their order."""
+        return tuple(self._rosters.get(roster, ()))
+
+    def names(self) -> list[str]:
+        """The rosters that have a claim."""
+        return sorted(roster for roster, claims in self._rosters.items() if claims)
 
     def place(self, claims: list[Claim], claim: Claim) -> None:
         """Where a new claim stands: behind all others."""
@@ -211,6 +257,8 @@ class RosterStore:
         at = claims.index(claim)
         del claims[at]
         self._observer.removed(claim.roster, claim.id)
+        if claim.body:
+            self.mailboxes.changed(claim.roster)
         if self._tells:
             for other in claims[max(at, width - 1) :]:
                 self.mailboxes.notify(other.id)
@@ -224,13 +272,35 @@ class RosterStore:
                 ahead = _ahead(claims[:at], claim.shared)
                 before = ahead[-1].id if ahead else None
                 return Roll(tuple(claims[:1]), claim, len(ahead), before)
-        return Roll(tuple(claims[:1]), None, len(claims), claims[-1].id if claims else None)
+        return Roll(tuple(claims[:1]))
+
+    # -- records -----------------------------------------------------------------
+
+    def recall(self, name: str) -> Record | None:
+        return self._records.get(name)
+
+    def record(self, name: str, text: str | None, version: Any) -> Any:
+        old = self._records.get(name)
+        if (None if old is None else old.version) != version:
+            return None
+        self._version += 1
+        if text is None:
+            self._records.pop(name, None)
+        else:
+            self._records[name] = Record(text, self._version)
+        self._observer.recorded(name, text)
+        self.mailboxes.changed(name)
+        return self._version
+
+    def records(self) -> list[str]:
+        """The names of all records."""
+        return sorted(self._records)
 
     # -- mutexes: the first of a queue owns it ---------------------------------------
 
-    def seize(self, session: str, name: str, id: str, wait: bool) -> Claim | None:
+    def seize(self, session: str, name: str, id: str, wait: bool, shared: bool) -> Claim | None:
         """The claim if it owns the mutex now; if not, it waits in the queue or is refused."""
-        roll = self.claim(session, name, id, "", None if wait else 1)
+        roll = self.claim(session, name, id, "", None if wait else 1, shared)
         if roll.mine is None or roll.rank:
             return None
         # Drawn while it is held, and anew: whoever queues holds no token yet.

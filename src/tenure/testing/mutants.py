@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ._sim_lease import Kind
+
 
 class Edit(NamedTuple):
     """Replace `old` by `new` in one function, given as `module:Class.function`."""
@@ -31,6 +33,10 @@ _WAIT = "tenure._recipes.lock:_Waiter."
 _GATES = "tenure._gate:Gates."
 _DOCUMENT = "tenure.drivers.document:DocumentDriver."
 _STORE = "tenure.testing._sim_stores:RosterStore."
+_POST = "tenure._recipes.post:PostedLease."
+_ELECTION = "tenure._recipes.election:ElectionRecipe."
+_BOARD = "tenure._recipes.election:BoardWatch."
+_GROUP = "tenure._recipes.group:GroupRecipe."
 
 MUTANTS: dict[str, tuple[Edit, ...]] = {
     # -- the deadline ------------------------------------------------------------
@@ -229,6 +235,119 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
             _DOCUMENT + "claim", 'token = document["token"] + 1', 'token = document["token"] or 1'
         ),
     ),
+    # -- readers and writers -----------------------------------------------------------
+    "reader-granted-beside-a-writer": (
+        Edit("tenure.testing._sim_stores:_ahead", "if not each.shared", "if False"),
+    ),
+    "reader-granted-beside-a-writer-of-the-document": (
+        Edit("tenure.drivers.document:_ahead", "if not each[5]", "if False"),
+    ),
+    "writer-granted-beside-a-reader": (
+        Edit("tenure.testing._sim_stores:_ahead", "if shared else claims", "if True else claims"),
+    ),
+    "writer-granted-beside-a-reader-of-the-document": (
+        Edit("tenure.drivers.document:_ahead", "if shared else claims", "if True else claims"),
+    ),
+    "waiting-writer-overtaken-at-the-gate": (
+        Edit(_GATES + "enter_now", "if gate.queue or not gate.admits(ticket):", "if False:"),
+    ),
+    "dead-writer-before-a-reader-never-buried": (
+        Edit(
+            _DOCUMENT + "_dead",
+            "checked += [each for each in left[:mine] if not each[5]][-1:]",
+            "pass",
+        ),
+    ),
+    # -- semaphores ----------------------------------------------------------------
+    "semaphore-of-one-more": (
+        Edit(
+            "tenure._recipes.semaphore:SemaphoreRecipe._noted", "return limit", "return limit + 1"
+        ),
+    ),
+    "smaller-limit-not-noticed": (
+        Edit(_LOCK + "_queue", "await self._ask(life, give_up)", "self.width"),
+        Edit(_WAIT + "granted", "await self._ask(life, until)", "self._width"),
+    ),
+    "dead-claim-in-the-middle-never-buried": (
+        Edit(_DOCUMENT + "_dead", "checked = left[:width]", "checked = left[:1]"),
+    ),
+    "permit-keeps-the-gate": (
+        Edit(
+            "tenure._recipes.semaphore:SemaphoreRecipe.acquire",
+            "self._session.gates.leave(lease._ticket)",
+            "pass",
+        ),
+        Edit(_LEASE + "_forget", "session.gates.leave(self._ticket)", "pass"),
+    ),
+    # -- elections -----------------------------------------------------------------
+    "term-shown-before-it-is-held": (
+        Edit(
+            _ELECTION + "_elected",
+            "term = await lock.acquire(until)",
+            "life = await self._session.life(); await self._session.driver.claim("
+            "life.id, self.board, life.next_id(), '{\"token\": 0}', None); "
+            "term = await lock.acquire(until)",
+        ),
+    ),
+    "leader-still-shown-after-resigning": (
+        Edit(_POST + "_release", "await self._take_down()", "self._claim = None"),
+    ),
+    "late-post-forgotten": (Edit(_POST + "_put_up", "self._claim_unsure = True", "pass"),),
+    "candidacy-left-behind": (
+        Edit(
+            "tenure._recipes.candidates:Entry.leave",
+            "await self._session.runtime.finish(self._withdraw(life, id))",
+            "pass",
+        ),
+    ),
+    "leader-told-twice": (
+        Edit(_BOARD + "change", "if found != self.leader or not self._told:", "if True:"),
+    ),
+    "only-the-first-leader-told": (Edit(_BOARD + "change", "found != self.leader or not", "not"),),
+    "earlier-leader-told-again": (
+        Edit(_BOARD + "_newest", "durable and found.token < self._token", "False"),
+        Edit(
+            _POST + "_take_down",
+            "await session.retry(life, withdraw, None, session.ttl / 3)",
+            "raise",
+        ),
+    ),
+    # -- groups --------------------------------------------------------------------
+    "group-deleted-under-a-member": (
+        Edit(
+            _GROUP + "_settle",
+            "if found is not None and not _marked(found):",
+            "if found is not None:",
+        ),
+    ),
+    "watcher-loses-a-leave": (
+        Edit(
+            "tenure._recipes.members:Members.changes",
+            "if now is None or now.token != info.token:",
+            "if now is not None and now.token != info.token:",
+        ),
+    ),
+    "watcher-loses-a-change": (
+        Edit(
+            "tenure._recipes.members:Members.changes",
+            "return gone + changed + joined",
+            "return gone + joined",
+        ),
+    ),
+    "watcher-told-twice": (
+        Edit(
+            "tenure._recipes.groupwatch:GroupWatch._look",
+            "known, self._known = self._known, members",
+            "known = self._known",
+        ),
+    ),
+    "watcher-without-a-look-of-its-own": (
+        Edit(
+            "tenure._recipes.watch:RosterWatch.wait",
+            "look if until is None else min(look, until)",
+            "until",
+        ),
+    ),
     # -- the server ------------------------------------------------------------------
     "roster-last-come-first-served": (
         Edit(_STORE + "place", "claims.append(claim)", "claims.insert(1, claim)"),
@@ -247,6 +366,22 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     ),
 }
 """By name, the edits that make the mutant."""
+
+KINDS: dict[str, Kind] = {
+    "deadline-from-the-reply-to-renew": "lock",
+    "no-margin-for-drift": "lock",
+    "failed-renewal-taken-as-success": "lock",
+    "time-out-ignored": "lock",
+    "withdrawal-can-be-cancelled": "lock",
+    "late-duplicate-forgotten": "lock",
+    "debt-paid-only-once": "lock",
+    "renewed-after-the-close": "lock",
+    "waiting-writer-overtaken-at-the-gate": "rwlock",
+    "late-post-forgotten": "election",
+    "earlier-leader-told-again": "election",
+    "group-deleted-under-a-member": "group",
+}
+"""Of mutants that are found too rarely among all schedules: what the clients are to ask for."""
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
     python -m tenure.testing.simulator --schedules 10000 --seed 1
     python -m tenure.testing.simulator --seed 1 --first 4711 --schedules 1 --trace 60
-    python -m tenure.testing.simulator --mutant deadline-from-reply
+    python -m tenure.testing.simulator --kind election
+    python -m tenure.testing.simulator --mutant no-deadline-timer
 
-The session, the lock recipe, the lease, the local gate and the document rung are the
-real ones; runtime, network and backend are simulated. A schedule is drawn from the
-seed and its number: which backend, how many nodes, how bad the network; who crashes,
-pauses, is cut off, cancelled or closed, and when. The same two numbers give the same
-schedule, event by event.
+The session, the leases, the local gate, the document rung and the recipes of locks,
+semaphores, elections and groups are the real ones; runtime, network and backend are
+simulated. A schedule is drawn from the seed and its number: which backend, how many
+nodes, how bad the network, what is asked for; who crashes, pauses, is cut off, cancelled
+or closed, and when. The same two numbers give the same schedule, event by event.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from ._sim_lease import Kind
 from ._sim_schedule import Schedule
 from ._sim_world import Violation
 
@@ -50,31 +52,47 @@ class Summary(NamedTuple):
 class Failure(Violation):
     """A schedule broke a rule. The message has the rule, the trace's end and a command."""
 
-    def __init__(self, seed: int, number: int, rule: str, plan: object, tail: list[str]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        number: int,
+        rule: str,
+        plan: object,
+        tail: list[str],
+        kind: Kind | None = None,
+    ) -> None:
         self.seed = seed
         self.number = number
         self.rule = rule
         command = f"python -m tenure.testing.simulator --seed {seed} --first {number} --schedules 1"
+        command += f" --kind {kind}" if kind else ""
         lines = "\n".join(tail)
         super().__init__(
             f"seed {seed}, schedule {number}: {rule}\n{plan}\n{lines}\nagain with: {command}"
         )
 
 
-def run_one(seed: int, number: int, *, traced: bool = False) -> Schedule:
+def run_one(seed: int, number: int, *, traced: bool = False, kind: Kind | None = None) -> Schedule:
     """Run one schedule; raise `Violation` if it breaks a rule."""
-    schedule = Schedule(seed, number, traced=traced)
+    schedule = Schedule(seed, number, traced=traced, kind=kind)
     with _errors_count(schedule):
         schedule.run()
     return schedule
 
 
 def run_many(
-    seed: int, schedules: int, *, first: int = 0, seconds: float | None = None, tail: int = 40
+    seed: int,
+    schedules: int,
+    *,
+    first: int = 0,
+    seconds: float | None = None,
+    tail: int = 40,
+    kind: Kind | None = None,
 ) -> Summary:
     """Run schedules one after another, as many as asked for or as the time allows.
 
-    Raises `Failure` at the first that breaks a rule.
+    With a `kind`, their clients ask for nothing but that. Raises `Failure` at the first
+    that breaks a rule.
     """
     began = time.monotonic()
     done = events = granted = lost = refused = 0
@@ -82,9 +100,9 @@ def run_many(
         if seconds is not None and time.monotonic() - began >= seconds:
             break
         try:
-            schedule = run_one(seed, number)
+            schedule = run_one(seed, number, kind=kind)
         except Violation as violation:
-            raise explain(seed, number, str(violation), tail) from None
+            raise explain(seed, number, str(violation), tail, kind) from None
         done += 1
         events += schedule.world.steps
         granted += schedule.judge.granted_count
@@ -94,9 +112,9 @@ def run_many(
     return Summary(done, first, seed, events, granted, lost, refused, took)
 
 
-def explain(seed: int, number: int, rule: str, tail: int) -> Failure:
+def explain(seed: int, number: int, rule: str, tail: int, kind: Kind | None) -> Failure:
     """Run a schedule that failed once more, for its trace."""
-    schedule = Schedule(seed, number, traced=True)
+    schedule = Schedule(seed, number, traced=True, kind=kind)
     try:
         with _errors_count(schedule):
             schedule.run()
@@ -105,7 +123,7 @@ def explain(seed: int, number: int, rule: str, tail: int) -> Failure:
             rule = f"{rule}\nand when it was repeated, which must not differ: {again}"
     else:
         rule = f"{rule}\nand when it was repeated, nothing"
-    return Failure(seed, number, rule, schedule.plan, schedule.world.story(tail))
+    return Failure(seed, number, rule, schedule.plan, schedule.world.story(tail), kind)
 
 
 class _Errors(logging.Handler):
@@ -145,6 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the number of the first schedule")
     parser.add_argument("--minutes", type=float, default=None, help="as many as fit in this time")
+    parser.add_argument(
+        "--kind", choices=get_args(Kind), help="what clients ask for (default: all)"
+    )
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break the core in this way")
     parser.add_argument("--trace", type=int, default=40, help="lines of trace after a failure")
     given: Any = parser.parse_args(arguments)
@@ -155,7 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
             stack.enter_context(mutated(given.mutant))
         try:
             summary = run_many(
-                given.seed, schedules, first=given.first, seconds=seconds, tail=given.trace
+                given.seed,
+                schedules,
+                first=given.first,
+                seconds=seconds,
+                tail=given.trace,
+                kind=given.kind,
             )
         except Failure as failure:
             mutant = f" --mutant {given.mutant}" if given.mutant else ""
