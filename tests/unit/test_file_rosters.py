@@ -580,12 +580,13 @@ def test_the_dead_are_swept(clients: Callable[..., Client], tmp_path: Path) -> N
 def test_a_session_is_never_found_unlocked(
     clients: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the moment that a session's file has its name, the session lives."""
+    """Before its file has its name a session has no claim, and from that moment on it lives."""
     witness = clients()
     rename = os.rename
     found: list[float | None] = []
 
     def look(old: str, new: str) -> None:
+        assert not session.driver._sessions.shown(session.session) or "rosters" in new
         rename(old, new)
         if os.path.basename(os.path.dirname(new)) == "sessions":
             found.append(drive(witness.driver.last_seen(os.path.basename(new))))

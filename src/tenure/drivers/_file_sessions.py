@@ -48,13 +48,15 @@ class Sessions:
         self._lock = runtime.lock()
         self._ours: dict[str, int] = {}
         """The locked file of each session of ours; -1 as long as it has none."""
+        self._named: set[str] = set()
+        """Those whose file others can find."""
 
     def __contains__(self, session: str) -> bool:
         return session in self._ours
 
     def shown(self, session: str) -> bool:
-        """Say whether the session is ours and has a file."""
-        return self._ours.get(session, -1) >= 0
+        """Say whether the session is ours and has a file that others can find."""
+        return session in self._named
 
     def begin(self, session: str) -> None:
         """The session is ours from now on."""
@@ -87,6 +89,7 @@ class Sessions:
                     os.pwrite(file, line.encode(errors="replace"), 0)
                     os.rename(beside, path)
                     kept = True
+                    self._named.add(session)
                     _without_file.discard(session)
                     return
                 except FileNotFoundError:
@@ -169,6 +172,7 @@ class Sessions:
         """The session is over, and its file goes."""
         with self._lock:
             file = self._ours.pop(session, -1)
+            self._named.discard(session)
             _without_file.discard(session)
             if file < 0:
                 return
@@ -181,6 +185,7 @@ class Sessions:
 
     def abandon(self) -> None:
         """In the child of a fork: close the copies, and leave the parent's files locked."""
+        self._named.clear()
         while self._ours:
             session, file = self._ours.popitem()
             _without_file.discard(session)
