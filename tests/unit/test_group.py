@@ -543,6 +543,45 @@ def test_an_heir_that_comes_late_finds_nothing(connect: Connect) -> None:
     c.group("workers").join(member="one").leave()
 
 
+def test_a_late_member_does_not_write_over_its_successor(connect: Connect) -> None:
+    """Who is given up while it joins neither takes nor harms the estate of who came after."""
+    a, b = connect(owner="a"), connect(owner="b")
+    later: list[tenure.Member] = []
+
+    def succeed() -> None:
+        die(a)
+        later.append(b.group("workers").join(member="one", estate="the later one's", timeout=5))
+
+    a.group("workers").create()
+    before(a, "record", succeed)
+    with pytest.raises(tenure.Unavailable, match="lost"):
+        a.group("workers").join(member="one", estate="the late one's")
+    assert later[0].estate == "the later one's"
+    later[0].bequeath("more")
+    assert b.group("workers").members()[0].owner == "b"
+    later[0].leave()
+    assert b.group("workers").orphans() == ()
+
+
+def test_an_heir_that_lost_its_session_goes_on(connect: Connect) -> None:
+    """A loss in the middle of taking over is logged, and the next look takes over."""
+    a, b = connect(), connect(ttl=0.5)
+    done = b._session.runtime.signal()
+    a.group("workers").join(member="one", estate=1)
+    life = drive(b._session.life())
+    before(b, "recall", lambda: b._session.lose(life, "an experiment"))
+    held: list[bool] = []
+
+    def inherit(orphan: tenure.Orphan) -> None:
+        held.append(orphan.held())
+        done.set()
+
+    with b.group("workers").on_orphan(inherit):
+        die(a)
+        assert drive(done.wait(tenure.now() + 10))
+    assert held == [True]
+
+
 def test_who_let_go_cannot_settle(connect: Connect) -> None:
     """An orphan that was released can be inherited again, and not be settled any more."""
     a, b = connect(), connect()

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from .. import _names
 from .._lease import BaseLease
-from ..errors import LeaseLost
+from ..errors import LeaseLost, Unavailable
 from . import payload, records
 from .group import GroupRecipe
-from .members import will
+from .members import will, written_by
 from .watch import RosterWatch
 
 logger = logging.getLogger("tenure")
@@ -48,8 +49,8 @@ class BaseOrphan(BaseLease):
         for attempt in range(records.TRIES_MAX + 1):
             await records.pause(session, attempt)
             found = await records.recall(session, self._record)
-            if found is None:
-                return False
+            if found is None or written_by(found.text) > self.token:
+                return False  # or this lease is lost, and its successor is at it
             known = payload.decode(found.text)
             if known is None or "estate" not in known:
                 logger.error("tenure: the record %r is no estate, and is left alone", self._record)
@@ -111,11 +112,15 @@ class Heirs(Generic[T]):
                 continue  # it has come back, or somebody else is at it
             try:
                 if await orphan._take(self.group.name, id):
+                    orphan.check()
                     return orphan
-            except BaseException:
+            except BaseException as error:
                 await self.group.session.runtime.finish(orphan.release_at_close())
+                if isinstance(error, LeaseLost):
+                    raise Unavailable(f"the session was lost at once: {error}") from error
                 raise
-            await orphan._release()
+            with suppress(LeaseLost):
+                await orphan._release()
         return None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .._runtime.base import Job
 from .._session import Session
-from ..errors import BackendError, ClosedError, ForkedError, Unavailable
+from ..errors import ClosedError, ForkedError, TenureError, Unavailable
 from .group import GroupRecipe
 from .members import Change, Members
 from .watch import RosterWatch
@@ -147,14 +147,14 @@ class Callbacks:
             while not self._stop.is_set():
                 try:
                     news = await self._next()
-                except BackendError as error:
+                except (ClosedError, ForkedError):
+                    return  # with its coordinator
+                except TenureError as error:
                     logger.error("tenure: %s: %s", self.what, error)
                     await self._stop.wait(self._session.now() + self._session.ttl / 3)
                     continue
                 if news is not None and not self._stop.is_set():
                     await self._tell(news)
-        except (ClosedError, ForkedError):
-            pass  # with its coordinator
         finally:
             self._stop.set()
             self._close()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple, overload
 
 from .. import _names
-from .._model import Claim
+from .._model import Claim, Record
 from .._session import Session
 from ..errors import BackendError, SessionLost
 from . import payload, records
@@ -148,6 +148,12 @@ def will(session: Session, estate: str, token: int) -> str:
     return f'{json.dumps(known)[:-1]},"estate":{estate}}}'
 
 
+def written_by(text: str) -> int:
+    """The token of whoever wrote an estate's record; 0 if nobody can tell."""
+    token = (payload.decode(text) or {}).get("token")
+    return token if isinstance(token, int) else 0
+
+
 class BaseMember(PostedLease):
     """What the members of both APIs share. Made by `join`, never by hand."""
 
@@ -212,7 +218,7 @@ class BaseMember(PostedLease):
         """Take back the estate of an earlier self that nobody inherited; else make one."""
         for attempt in range(records.TRIES_MAX + 1):
             await records.pause(self._session, attempt)
-            found = await records.recall(self._session, self._will())
+            found = await self._found()
             left = None if found is None else payload.decode(found.text)
             if left is not None and "estate" in left:
                 estate = json.dumps(left["estate"], separators=(",", ":"))
@@ -229,8 +235,7 @@ class BaseMember(PostedLease):
         session, token = self._session, self.token
         try:
             found = await records.recall(session, self._will())
-            left = {} if found is None else payload.decode(found.text) or {}
-            if found is not None and left.get("token") == token:
+            if found is not None and written_by(found.text) == token:
                 await records.swap(session, self._will(), None, found.version)
         except BackendError as error:
             logger.warning("tenure: the estate of %r may be left behind: %s", self.id, error)
@@ -241,13 +246,22 @@ class BaseMember(PostedLease):
             self.check()
             version = self._estate_version
             if version is None:
-                found = await records.recall(self._session, self._will())
+                found = await self._found()
                 version = None if found is None else found.version
             if text is None and version is None:
                 return
             if not await self._write_will(text, version):
                 await self._dismiss(f"somebody else has the estate of {self.id!r}")
                 raise self._loss()
+
+    async def _found(self) -> Record | None:
+        """The record of its estate. `LeaseLost` if a later member of this id has written it."""
+        found = await records.recall(self._session, self._will())
+        self.check()
+        if found is not None and written_by(found.text) > self.token:
+            await self._dismiss(f"somebody else has the estate of {self.id!r}")
+            raise self._loss()
+        return found
 
     async def _write_will(self, estate: str | None, version: Any) -> bool:
         text = None if estate is None else will(self._session, estate, self.token)
