@@ -26,6 +26,7 @@ from tenure.errors import (
     OutcomeUnknown,
     ProtocolError,
     SessionLost,
+    StorageError,
     Unavailable,
 )
 
@@ -821,6 +822,16 @@ def test_a_failed_release_is_owed(scene: Scene) -> None:
     with pytest.raises(OutcomeUnknown):
         drive(lease._release())
     assert lease.state is State.RELEASED
+    assert [debt[2] for debt in scene.session._debts] == ["s1.1"]
+    assert not scene.session.gates._gates
+
+
+def test_a_claim_that_storage_refuses_to_withdraw_is_owed(scene: Scene) -> None:
+    """An acquire that fails, and whose withdrawal fails as well, is repaid in the background."""
+    scene.driver.script["claim"] = [StorageError("full")]
+    scene.driver.script["withdraw"] = [StorageError("still full")]
+    with pytest.raises(StorageError, match="full"):
+        scene.acquired()
     assert [debt[2] for debt in scene.session._debts] == ["s1.1"]
     assert not scene.session.gates._gates
 

@@ -17,7 +17,7 @@ from .._lease import BaseLease
 from .._model import Claim, Event, EventKind, Holder, Interest, Roll
 from .._session import Life, Session
 from ..drivers.base import Mutex
-from ..errors import SessionLost, Unavailable, Unsupported
+from ..errors import BackendError, SessionLost, Unavailable, Unsupported
 
 L = TypeVar("L", bound=BaseLease)
 Ask: TypeAlias = Callable[[Life, float | None], Awaitable[int]]
@@ -61,14 +61,6 @@ class LockRecipe(Generic[L]):
         self.roster = _names.of_lock(name) if roster is None else roster
         self.shared = shared
         self.width = width
-
-    def now(self) -> float:
-        """The session's clock, in seconds."""
-        return self._session.runtime.now()
-
-    def caller(self) -> object:
-        """The thread or task that is running."""
-        return self._session.runtime.caller()
 
     async def try_acquire(self) -> L | None:
         """Take the lock if it is free; one round trip, and no write if it is taken."""
@@ -239,14 +231,18 @@ class LockRecipe(Generic[L]):
         session = self._session
         if life.reason is not None:
             return  # the claim died with the session
+        refused: BackendError | None = None
         try:
             await session.driver.withdraw(life.id, self.roster, id, self.width)
-        except Unavailable:
+        except BackendError as error:
             sure = False
+            refused = None if isinstance(error, Unavailable) else error
         except SessionLost as error:
             session.lose(life, str(error))
         if not sure:
             session.owe(life, self.roster, id)
+        if refused is not None:
+            raise refused
 
 
 class _Waiter:

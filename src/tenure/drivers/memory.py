@@ -79,7 +79,7 @@ class MemoryDriver(DocumentDriver):
                 return None
             store.version += 1
             if document is None:
-                del store.documents[key]
+                store.documents.pop(key, None)
             else:
                 store.documents[key] = (document, store.version)
             return store.version
