@@ -57,6 +57,33 @@ def decorated(lock: tenure.Lock) -> None:
     assert_type(plain(), int)
 
 
+def elections(coordinator: tenure.Coordinator) -> None:
+    election = coordinator.election("name")
+    assert_type(election.try_campaign(value=1), tenure.Term | None)
+    assert_type(election.leader(), tenure.Leader | None)
+    assert_type(election.candidates(), tuple[tenure.Candidate, ...])
+    assert_type(election.run_as_leader(lambda term: term.token), int)
+    for leader in election.observe():
+        assert_type(leader, tenure.Leader | None)
+    with election.campaign(timeout=1, value={"any": "JSON"}) as term:
+        assert_type(term, tenure.Term)
+        assert_type(term.publish([1]), None)
+        assert_type(term.stand_down(to="other"), bool)
+
+
+async def elections_asynchronous(coordinator: tenure.aio.Coordinator) -> None:
+    async def work(term: tenure.aio.Term) -> str:
+        return term.owner
+
+    election = coordinator.election("name")
+    assert_type(await election.run_as_leader(work), str)
+    async for leader in election.observe():
+        assert_type(leader, tenure.Leader | None)
+    async with await election.campaign() as term, term.cancel_on_loss():
+        assert_type(term, tenure.aio.Term)
+        assert_type(await term.stand_down(to="other", timeout=1), bool)
+
+
 async def asynchronous() -> None:
     async with tenure.aio.connect("memory://", namespace="n") as coordinator:
         assert_type(coordinator, tenure.aio.Coordinator)
@@ -98,3 +125,39 @@ def errors() -> None:
         tenure.StorageError,
     )
     del standard
+
+
+def more_than_locks() -> None:
+    with tenure.connect("memory://") as coordinator:
+        semaphore = coordinator.semaphore("name", 2)
+        assert_type(semaphore.acquire(), tenure.Permit)
+        assert_type(semaphore.try_acquire(), tenure.Permit | None)
+        assert_type(semaphore.limit(), int | None)
+        with semaphore as permit:
+            assert_type(permit, tenure.Permit)
+        with coordinator.multi_lock(["a", "b"]) as leases:
+            assert_type(leases, tenure.MultiLease)
+            assert_type(leases.tokens, dict[str, int])
+        assert_type(coordinator.rwlock("name").read_lock(), tenure.Lock)
+        assert_type(coordinator.barrier("name", 2).wait(), int)
+        assert_type(coordinator.latch("name", 2).count_down(), int)
+
+        @semaphore
+        def work(number: int) -> str:
+            return str(number)
+
+        assert_type(work(1), str)
+
+
+async def more_than_locks_asynchronous() -> None:
+    async with tenure.aio.connect("memory://") as coordinator:
+        semaphore = coordinator.semaphore("name", 2)
+        assert_type(await semaphore.try_acquire(), tenure.aio.Permit | None)
+        async with semaphore as permit:
+            assert_type(permit, tenure.aio.Permit)
+            assert_type(permit.cancel_on_loss(), AbstractAsyncContextManager[None])
+        async with coordinator.multi_lock(["a", "b"]) as leases:
+            assert_type(leases, tenure.aio.MultiLease)
+            assert_type(leases.cancel_on_loss(), AbstractAsyncContextManager[None])
+        assert_type(await coordinator.barrier("name", 2).wait(), int)
+        assert_type(await coordinator.latch("name", 2).count(), int | None)
