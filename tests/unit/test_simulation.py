@@ -1,6 +1,6 @@
 """The core under simulated schedules: none breaks a rule, and each mutant is found out.
 
-`TENURE_SIM_SECONDS` is the time for schedules of the unbroken core, 40 by default, and
+`TENURE_SIM_SECONDS` is the time for schedules of the unbroken core, 25 by default, and
 `TENURE_SIM_SEED` is their seed. A failure prints the command that repeats it.
 """
 
@@ -20,7 +20,7 @@ from tenure.testing._sim_stores import DocumentStore
 from tenure.testing._sim_world import World
 from tenure.testing.mutants import KINDS, MUTANTS, mutated
 
-SECONDS = float(os.environ.get("TENURE_SIM_SECONDS", "40"))
+SECONDS = float(os.environ.get("TENURE_SIM_SECONDS", "25"))
 SEED = int(os.environ.get("TENURE_SIM_SEED", "1"))
 MUTANT_SEED = 7
 MUTANT_SCHEDULES_MAX = 3000

@@ -368,8 +368,9 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
 """By name, the edits that make the mutant."""
 
 KINDS: dict[str, Kind] = {
-    "deadline-from-the-reply-to-renew": "lock",
-    "no-margin-for-drift": "lock",
+    "deadline-from-the-reply-to-start": "rwlock",
+    "deadline-from-the-reply-to-renew": "rwlock",
+    "no-margin-for-drift": "rwlock",
     "failed-renewal-taken-as-success": "lock",
     "time-out-ignored": "lock",
     "withdrawal-can-be-cancelled": "lock",

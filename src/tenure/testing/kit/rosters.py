@@ -91,7 +91,7 @@ async def claims_that_come_together_have_one_order(env: Env) -> None:
     assert await parties[0].census(roster) == tuple(claim.id for claim in claims)
     before = None
     for rank, claim in enumerate(claims):
-        roll = await parties[3].read(claim)
+        roll = await parties[3].driver.read(claim.session, roster, claim.id)
         assert (roll.mine, roll.rank, roll.before) == (claim, rank, before)
         assert roll.claims[0] == claims[0]
         before = claim.id
@@ -403,11 +403,10 @@ async def the_dead_never_count_for_long(env: Env) -> None:
 async def a_killed_process_leaves_the_census(env: Env) -> None:
     """Claims of a process that was killed are gone within a TTL, and at once where the driver says
     so."""
-    actor = env.actor(owner="killed")
+    actor = env.actor(owner="killed").ready()  # which may take long, and holds up a loop
     a = await Party.join(env)
     roster = env.name()
     mine = await a.entered(roster, "mine")
-    actor.ready()
     for _ in range(3):
         assert "error" not in (answer := actor.do("enter", roster=roster, body="public")), answer
     behind = await a.entered(roster)
