@@ -172,6 +172,7 @@ def test_a_width_is_a_condition(server: RedisServer, flavour: str) -> None:
         for id in ("1", "2"):
             roll = await driver.claim(s, "rw", id, "", 1, True)
             assert await driver.claim(s, "rw", id, "", 1, True) == roll
+            assert roll.mine is not None
             assert (roll.mine.id, roll.rank) == (id, 0)
 
     run(flavour, body)

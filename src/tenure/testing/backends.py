@@ -144,11 +144,16 @@ class RedisBackend(ServerBackend):
         return RedisServer()
 
     def footprint(self, namespace: str) -> int:
-        keys = self.server.command("KEYS", f"tenure:{{{namespace}}}:*")
-        claims: list[int] = [
-            self.server.command("ZCARD", key.decode()) for key in keys if b":r:" in key
-        ]
-        return sum(claims) + sum(b":b:" in key for key in keys)
+        command, start = self.server.command, f"tenure:{{{namespace}}}:"
+        # What is left of a claim in another key counts like the claim.
+        listing = {b"r:": ("ZRANGE", 0, -1), b"h:": ("ZRANGE", 0, -1), b"b:": ("HKEYS",)}
+        claims: set[tuple[bytes, bytes]] = set()
+        for key in command("KEYS", start + "*"):
+            kind, name = key[len(start) :][:2], key[len(start) + 2 :]
+            if kind in listing:
+                verb, *ends = listing[kind]
+                claims.update((name, member) for member in command(verb, key.decode(), *ends))
+        return len(claims)
 
 
 class PostgresqlBackend(ServerBackend):
