@@ -78,16 +78,26 @@ class TableRosters(Driver):
         current = self.current(session)
         place = self._place(roster)
         columns = (self.namespace, roster, session, current.alive, current.owner, body)
-        (row,) = await self._of_session(
-            current, "tn_claim", place, current.alive, id, width, shared, *columns, queue=place
-        )
-        await self._bury(place, row[0])
+        posted = bool(body) and width is None
+        if posted:
+            (row,) = await self._of_session(
+                current, "tn_post", place, id, shared, *columns, queue=place
+            )
+            entry = row
+        else:
+            (row,) = await self._of_session(
+                current, "tn_claim", place, current.alive, id, width, shared, *columns, queue=place
+            )
+            await self._bury(place, row[0])
+            entry = row[3:7]
         mine: Claim | None = None
-        if row[6] is not None:
-            mine = Claim(roster, id, session, _number(row[6]), current.owner, body, shared)
-        elif row[3] is not None:
-            known, was_shared, was_body = _number(row[3]), row[4] == b"t", _text(row[5])
+        if entry[3] is not None:
+            mine = Claim(roster, id, session, _number(entry[3]), current.owner, body, shared)
+        elif entry[0] is not None:
+            known, was_shared, was_body = _number(entry[0]), entry[1] == b"t", _text(entry[2])
             mine = Claim(roster, id, session, known, current.owner, was_body, was_shared)
+        if posted:
+            return Roll((), mine)
         return _roll(roster, mine, row[1], row[2], row[7:])
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:

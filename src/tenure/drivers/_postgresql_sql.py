@@ -93,6 +93,18 @@ STATEMENTS = {
             h.id, h.session, h.token, h.owner, h.body, h.shared
         FROM seen LEFT JOIN mine ON true LEFT JOIN entered ON true
         LEFT JOIN {c} h ON h.place = $1 AND h.token = head""",
+    # $1 place, $2 id, $3 shared, and the rest of the claim's columns: looks at no other claim.
+    "tn_post(bigint, text, boolean, text, text, text, bigint, text, text)": """
+        WITH mine AS MATERIALIZED (
+            SELECT token, shared, body FROM {c} WHERE place = $1 AND id = $2),
+        entered AS (
+            INSERT INTO {c}
+                (place, id, shared, namespace, roster, session, alive, owner, body, token)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, {token}
+            WHERE NOT EXISTS (SELECT FROM mine)
+            RETURNING token, pg_notify('tenure_r' || $1, ''))
+        SELECT mine.token, mine.shared, mine.body, entered.token
+        FROM (SELECT) one LEFT JOIN mine ON true LEFT JOIN entered ON true""",
     # $1 place, $2 own, $3 id
     "tn_read(bigint, bigint, text)": """
         WITH mine AS MATERIALIZED (

@@ -146,7 +146,8 @@ class Driver(ABC):
         Idempotent by `id`. With a `width`, enter it only if its rank would be under
         that, else write nothing and return a roll without `mine`. The claims of
         dead sessions do not count. `SessionLost` if the session itself is dead.
-        A claim with a body is public: watchers hear of its entry, change and end.
+        A claim with a body is public: watchers hear of its entry, change and end. Such
+        a claim is there to be read, so entered without a width its roll may be `mine` alone.
         """
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
