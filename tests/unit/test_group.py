@@ -563,6 +563,18 @@ def test_a_late_member_does_not_write_over_its_successor(connect: Connect) -> No
     assert b.group("workers").orphans() == ()
 
 
+def test_a_join_never_returns_a_lost_member(connect: Connect) -> None:
+    """Who loses its session while it joins is told so, and nothing of it is left."""
+    a, b = connect(owner="a"), connect()
+    group = a.group("workers")
+    life = drive(a._session.life())
+    before(a, "recall", lambda: a._session.lose(life, "an experiment"))
+    with pytest.raises(tenure.Unavailable, match="an experiment"):
+        group.join()
+    with group.join(timeout=5) as member:
+        assert b.group("workers").members()[0].token == member.token
+
+
 def test_an_heir_that_lost_its_session_goes_on(connect: Connect) -> None:
     """A loss in the middle of taking over is logged, and the next look takes over."""
     a, b = connect(), connect(ttl=0.5)
