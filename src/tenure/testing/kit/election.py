@@ -208,17 +208,21 @@ async def observers_see_every_change_in_order(env: Env) -> None:
     called: list[Any] = []
     callback = await env(c.election(name).on_change(called.append))
     sights = [_Sight(env, client, name) for client in (b, c)]
-    for sight in sights:
-        await sight.until(None, 5)
+
+    async def all_see(owner: str | None) -> None:
+        for sight in sights:
+            await sight.until(owner, 5)
+        await env.until(
+            lambda: called and (called[-1] and called[-1].owner) == owner, 5, "the callback"
+        )
+
+    await all_see(None)
     for client in (a, b, a):
         term = await _campaign(env, client, name)
-        for sight in sights:
-            await sight.until(client.owner, 5)
+        await all_see(client.owner)
         await env(term.resign())
-        for sight in sights:
-            await sight.until(None, 5)
+        await all_see(None)
     expected = [None, "a", None, "b", None, "a", None]
-    await env.until(lambda: len(called) == len(expected), 5, "the callback")
     await env(callback.close())
     assert [each and each.owner for each in called] == expected
     for sight in sights:

