@@ -226,7 +226,7 @@ class BaseLease:
         except BaseException:
             # Unknown is not success, and a cancelled release must not leave it taken.
             if self._grant is None:
-                session.owe(life, roster, id)
+                session.owe(life, roster, id, width)
             self._forget()
             raise
         self._forget()
@@ -243,7 +243,7 @@ class BaseLease:
         if self._lost_signal is not None:
             self._lost_signal.set()  # it will never be lost: nobody need wait any longer
         if self.unsure:
-            session.owe(self._life, self._roster, self._id)
+            session.owe(self._life, self._roster, self._id, self._width)
         if session.watched:
             self._emit("released", "")
 

@@ -94,7 +94,7 @@ class Session:
         self._cleaning = False
         self._left = runtime.signal()
         self._closing = runtime.signal()
-        self._debts: list[tuple[Life, str, str, float]] = []
+        self._debts: list[tuple[Life, str, str, int, float]] = []
         self._closed: TenureError | None = None
         self.watchers: set[Signal] = set()
         """Set when the session is closed; for who waits, but depends on no life."""
@@ -239,14 +239,14 @@ class Session:
                 await self.runtime.sleep(min(give_up, now + pause * (0.5 + self.runtime.random())))
                 pause = min(pause * 2, self.driver.patience)
 
-    def owe(self, life: Life, roster: str, id: str) -> None:
+    def owe(self, life: Life, roster: str, id: str, width: int = 1) -> None:
         """A claim that may stand, or may yet arrive, must be withdrawn in the background.
 
         A request that was given up on can still be carried out, as long as the
         network holds it. So the withdrawal is repeated for a whole TTL.
         """
         if life.reason is None:
-            self._debts.append((life, roster, id, self.runtime.now() + self.ttl))
+            self._debts.append((life, roster, id, width, self.runtime.now() + self.ttl))
             self._kick.set()
 
     # -- keepalive -----------------------------------------------------------
@@ -321,9 +321,9 @@ class Session:
         for debt in list(self._debts):
             if self._closed is not None:
                 return
-            life, roster, id, until = debt
+            life, roster, id, width, until = debt
             if life.reason is None:
-                work = self.driver.withdraw(life.id, roster, id)
+                work = self.driver.withdraw(life.id, roster, id, width)
                 if not await self._quietly(work, "withdrawing a claim that was given up"):
                     continue
             if life.reason is not None or self.runtime.now() >= until:

@@ -216,7 +216,7 @@ class LockRecipe(Generic[L]):
             return lease
         except Unavailable:
             # The backend does not answer: the caller need not wait for that twice.
-            session.owe(life, roster, id)
+            session.owe(life, roster, id, width)
             id = ""
             raise
         finally:
@@ -240,7 +240,7 @@ class LockRecipe(Generic[L]):
         except SessionLost as error:
             session.lose(life, str(error))
         if not sure:
-            session.owe(life, self.roster, id)
+            session.owe(life, self.roster, id, self.width)
         if refused is not None:
             raise refused
 

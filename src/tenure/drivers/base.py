@@ -159,7 +159,10 @@ class Driver(ABC):
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
-        """Remove one's own claim and wake whoever comes under `width`. Idempotent."""
+        """Remove a claim and wake whoever comes under `width`. Idempotent.
+
+        It is one's own, but for a group that is deleted by force, which evicts others'.
+        """
         raise Unsupported(f"{self.url.scheme}: rosters are not supported")
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:

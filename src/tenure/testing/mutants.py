@@ -152,7 +152,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "failed-withdrawal-forgotten": (
-        Edit(_LOCK + "_withdraw", "session.owe(life, self.roster, id)", "pass"),
+        Edit(_LOCK + "_withdraw", "session.owe(life, self.roster, id, self.width)", "pass"),
     ),
     "late-duplicate-forgotten": (
         Edit(_LOCK + "_queue", "lease.unsure = not sure", "lease.unsure = False"),
@@ -175,7 +175,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     "ticket-kept-after-failure": (Edit(_LOCK + "_take", "session.gates.leave(ticket)", "pass"),),
     # -- the release -------------------------------------------------------------
     "release-forgets-before-it-succeeded": (
-        Edit(_LEASE + "_release", "session.owe(life, roster, id)", "pass"),
+        Edit(_LEASE + "_release", "session.owe(life, roster, id, width)", "pass"),
     ),
     "unknown-release-taken-as-done": (
         Edit(

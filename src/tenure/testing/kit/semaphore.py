@@ -66,6 +66,9 @@ async def never_more_than_the_limit(env: Env) -> None:
     inside: set[int] = set()
     most = 0
 
+    def all_held() -> bool:
+        return most >= 3
+
     async def work(client: Any, number: int) -> None:
         nonlocal most
         semaphore = client.semaphore(name, 3)
@@ -73,7 +76,7 @@ async def never_more_than_the_limit(env: Env) -> None:
             permit = await env(semaphore.acquire(timeout=60))
             inside.add(number)
             most = max(most, len(inside))
-            await env.until(lambda: most >= 3, 10, "all permits to be held")
+            await env.until(all_held, 10, "all permits to be held")
             await env.pause(0.003)
             inside.discard(number)
             await env(permit.release())
