@@ -50,6 +50,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._recipes.members import Change, MemberInfo, Members
+    from ._recipes.status import Status
     from ._sync._barrier import Barrier, Latch
     from ._sync._election import Election, LeaderWatch, Term
     from ._sync._group import Group, Member, Orphan, Subscription, Watch
@@ -103,6 +104,7 @@ __all__ = [
     "Semaphore",
     "SessionLost",
     "State",
+    "Status",
     "StorageError",
     "Subscription",
     "TenureError",
@@ -133,6 +135,7 @@ _LAZY = {
     "Permit": "._sync._semaphore",
     "RWLock": "._sync._multilock",
     "Semaphore": "._sync._semaphore",
+    "Status": "._recipes.status",
     "Subscription": "._sync._group",
     "Term": "._sync._election",
     "Watch": "._sync._group",

@@ -54,3 +54,11 @@ def read(roster: str) -> Named:
         return Named("lock", roster[1:])
     kind, _, name = roster[1:].partition("/")
     return Named(kind, name)
+
+
+def split(name: str) -> tuple[str, str]:
+    """The two names that were put together to one; the first is empty if they cannot be told."""
+    size, colon, rest = name.partition(":")
+    if not (colon and size.isdecimal() and rest[int(size) : int(size) + 1] == "/"):
+        return "", name
+    return rest[: int(size)], rest[int(size) + 1 :]

@@ -52,7 +52,7 @@ COMPARED_DUNDERS = {
 
 AWAITED = {
     "Barrier": {"wait", "waiting"},
-    "Coordinator": {"close", "groups", "__enter__", "__exit__"},
+    "Coordinator": {"close", "groups", "status", "__enter__", "__exit__"},
     "Group": {
         *("create", "delete", "exists", "join", "member", "members"),
         *("on_change", "orphans", "inherit", "on_orphan"),

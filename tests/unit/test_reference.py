@@ -52,6 +52,8 @@ def test_every_name_has_a_section() -> None:
         "MultiLease",
         "Election",
         "LeaderWatch",
+        "Ring",
+        "HashRing",
     ],
 )
 def test_every_member_has_a_line(name: str) -> None:
@@ -86,8 +88,13 @@ def test_fields_and_states_are_named() -> None:
     api = sections("api.md")
     assert first_cells(api["Event"]) == set(tenure.Event._fields)
     assert first_cells(api["Change"]) == set(tenure.Change._fields)
+    assert first_cells(api["Status"]) == set(tenure.Status._fields)
     for field in tenure.MemberInfo._fields:
         assert f"`{field}`" in api["MemberInfo"]
+    for field in ("before", "after", "joined", "left", "moves"):
+        assert f"`{field}" in api["RingChange"]
+    for field in tenure.Move._fields:
+        assert f"`{field}`" in api["Move"]
     for field in tenure.Holder._fields:
         assert f"`{field}`" in api["Holder"]
     for state in tenure.State:

@@ -14,6 +14,7 @@ from ._lock import Lock
 from ._run import run
 
 if TYPE_CHECKING:
+    from .._recipes.status import Status
     from ._barrier import Barrier, Latch
     from ._election import Election
     from ._group import Group
@@ -118,6 +119,16 @@ class Coordinator:
         from .._recipes.group import groups
 
         return tuple(await run(groups(self._session)))
+
+    async def status(self) -> tuple[Status, ...]:
+        """What goes on in the namespace, by kind and name, for an operator to read.
+
+        Two round trips, and one or two for each name that there is. They follow each other,
+        so it is no snapshot.
+        """
+        from .._recipes.status import status
+
+        return await run(status(self._session))
 
     async def close(self) -> None:
         """Release all that it holds and disconnect. Does nothing the second time."""

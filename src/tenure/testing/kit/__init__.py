@@ -32,6 +32,7 @@ from . import (
     rosters,
     rwlock,
     semaphore,
+    status,
     watch,
 )
 from ._base import CASES, Case, Env, Flavour, case, run
@@ -53,6 +54,7 @@ _MODULES = (
     election,
     partition,
     objectlock,
+    status,
 )  # imported for the cases that they register
 
 
