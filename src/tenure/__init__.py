@@ -49,12 +49,15 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from ._hashring import HashRing
     from ._recipes.members import Change, MemberInfo, Members
     from ._recipes.status import Status
+    from ._recipes.ring import Move, RingChange
     from ._sync._barrier import Barrier, Latch
     from ._sync._election import Election, LeaderWatch, Term
     from ._sync._group import Group, Member, Orphan, Subscription, Watch
     from ._sync._multilock import MultiLease, MultiLock, RWLock
+    from ._sync._ring import Ring
     from ._sync._semaphore import Permit, Semaphore
 
 __version__ = "0.1.0"
@@ -77,6 +80,7 @@ __all__ = [
     "GroupExists",
     "GroupNotEmpty",
     "GroupNotFound",
+    "HashRing",
     "Holder",
     "InvalidArgument",
     "InvalidName",
@@ -94,6 +98,7 @@ __all__ = [
     "MemberInfo",
     "MemberNotFound",
     "Members",
+    "Move",
     "MultiLease",
     "MultiLock",
     "Orphan",
@@ -101,6 +106,8 @@ __all__ = [
     "Permit",
     "ProtocolError",
     "RWLock",
+    "Ring",
+    "RingChange",
     "Semaphore",
     "SessionLost",
     "State",
@@ -124,16 +131,20 @@ _LAZY = {
     "Change": "._recipes.members",
     "Election": "._sync._election",
     "Group": "._sync._group",
+    "HashRing": "._hashring",
     "Latch": "._sync._barrier",
     "LeaderWatch": "._sync._election",
     "Member": "._sync._group",
     "MemberInfo": "._recipes.members",
     "Members": "._recipes.members",
+    "Move": "._recipes.ring",
     "MultiLease": "._sync._multilock",
     "MultiLock": "._sync._multilock",
     "Orphan": "._sync._group",
     "Permit": "._sync._semaphore",
     "RWLock": "._sync._multilock",
+    "Ring": "._sync._ring",
+    "RingChange": "._recipes.ring",
     "Semaphore": "._sync._semaphore",
     "Status": "._recipes.status",
     "Subscription": "._sync._group",

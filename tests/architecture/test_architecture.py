@@ -39,13 +39,19 @@ LAYERS = {
     "_session": {"errors", "_model", "_runtime.base", "_gate", "drivers.base"},
     "_lease": {"errors", "_model", "_runtime.base", "_gate", "_session"},
     "_recipes": {
-        *("errors", "_model", "_names", "_verdicts", "_gate", "_lease", "_session"),
+        *("errors", "_model", "_names", "_hashring", "_verdicts", "_gate", "_lease", "_session"),
         *("_runtime.base", "drivers.base"),
     },
     "_coordinator": {"errors", "_model", "_url", "_runtime.base", "_session", "drivers.registry"},
-    "_sync": {"errors", "_model", "_lease", "_session", "_recipes", "_coordinator", "_runtime"},
-    "aio": {"errors", "_model", "_lease", "_session", "_recipes", "_coordinator", "_runtime"},
-    "__init__": {"errors", "_model", "_lease", "_sync", "_recipes", "_runtime._clock"},
+    "_sync": {
+        *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
+        "_runtime",
+    },
+    "aio": {
+        *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
+        "_runtime",
+    },
+    "__init__": {"errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"},
     "__main__": {"cli"},
 }
 

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._coordinator import checked_name, checked_timeout
 from .._lease import State
@@ -18,6 +18,9 @@ from .._session import Session
 from ..errors import InvalidArgument
 from ._lock import Lease
 from ._run import run
+
+if TYPE_CHECKING:
+    from ._ring import Ring
 
 
 class Member(BaseMember, Lease):
@@ -174,6 +177,26 @@ class Group:
         return Subscription(
             Callbacks(session, what, lambda: watch.next(None), callback, watch.close)
         )
+
+    def ring(
+        self,
+        member: Member | None = None,
+        *,
+        weights: Callable[[MemberInfo], float] | None = None,
+        points: int = 128,
+        ignore: Collection[str] = (),
+    ) -> Ring:
+        """The consistent hash ring of its members, for `with`: who owns which key.
+
+        `member` is who asks `mine` and `is_mine`. `weights` says of a member what its weight
+        is, by its capabilities, say; where it fails, that is 1. `points` is how many points a
+        member of weight 1 has, and `ignore` the ids of those that shall own nothing. Weights,
+        points and who is ignored must be the same wherever the same answer is due.
+        """
+        from .._recipes.ring import RingRecipe
+        from ._ring import Ring
+
+        return Ring(RingRecipe(self._recipe, member, weights, points, ignore))
 
     def orphans(self) -> tuple[str, ...]:
         """The ids of members that died and left an estate, also of those being handled."""

@@ -16,10 +16,12 @@ from ._coordinator import Coordinator, connect
 from ._lock import Lease, Lock, Loss
 
 if TYPE_CHECKING:
+    from .._hashring import HashRing
     from ._barrier import Barrier, Latch
     from ._election import Election, LeaderWatch, Term
     from ._group import Group, Member, Orphan, Subscription, Watch
     from ._multilock import MultiLease, MultiLock, RWLock
+    from ._ring import Ring
     from ._semaphore import Permit, Semaphore
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Coordinator",
     "Election",
     "Group",
+    "HashRing",
     "Latch",
     "LeaderWatch",
     "Lease",
@@ -38,6 +41,7 @@ __all__ = [
     "Orphan",
     "Permit",
     "RWLock",
+    "Ring",
     "Semaphore",
     "Subscription",
     "Term",
@@ -50,6 +54,7 @@ _LAZY = {
     "Barrier": "._barrier",
     "Election": "._election",
     "Group": "._group",
+    "HashRing": ".._hashring",
     "Latch": "._barrier",
     "LeaderWatch": "._election",
     "Member": "._group",
@@ -58,6 +63,7 @@ _LAZY = {
     "Orphan": "._group",
     "Permit": "._semaphore",
     "RWLock": "._multilock",
+    "Ring": "._ring",
     "Semaphore": "._semaphore",
     "Subscription": "._group",
     "Term": "._election",
