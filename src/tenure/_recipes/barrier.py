@@ -17,7 +17,8 @@ from .. import _names
 from .._model import Claim
 from .._session import Life, Session
 from ..errors import LimitMismatch, OutcomeUnknown, SessionLost, Unavailable
-from .ledger import TRIES_MAX, Entry, Ledger, patiently
+from .ledger import TRIES_MAX, Entry, Ledger
+from .records import insist
 from .watch import RosterWatch
 
 PARTIES_MAX = 1000
@@ -79,7 +80,9 @@ class BarrierRecipe:
         session = self._session
         session.check_open()
         entry = await self._agree(None)
-        census = await patiently(session, lambda: session.driver.census(self._ledger.name), None)
+        census = await insist(
+            session, lambda: session.driver.census(self._ledger.name), None, session.ttl
+        )
         return sum(claim.token > entry["upto"] for claim in census)
 
     async def wait(self, until: float | None) -> int | None:
@@ -91,7 +94,7 @@ class BarrierRecipe:
         while True:
             life = session.alive
             if life is None:
-                life = await patiently(session, session.life, until)
+                life = await insist(session, session.life, until, session.ttl)
             try:
                 return await _Party(self, session, self._ledger, life).wait(until)
             except _Gone:
@@ -253,7 +256,9 @@ class _Party:
         driver = session.driver
         until = None if patient else session.now()
         try:
-            await patiently(session, lambda: driver.withdraw(life.id, roster, self._id), until)
+            await insist(
+                session, lambda: driver.withdraw(life.id, roster, self._id), until, session.ttl
+            )
         except SessionLost as error:
             session.lose(life, str(error))
         except BaseException as error:

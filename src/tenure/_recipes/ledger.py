@@ -8,13 +8,12 @@ found in the record tells that it was made.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .._session import Session
 from ..errors import OutcomeUnknown, ProtocolError, Unavailable
-
-T = TypeVar("T")
+from .records import insist
 
 Entry = Mapping[str, Any]
 
@@ -23,28 +22,6 @@ MARKS_MAX = 256
 client takes to ask what became of its lost write."""
 TRIES_MAX = 1000
 """Tries at one compare-and-set loop before the record counts as too contended."""
-
-
-async def patiently(session: Session, call: Callable[[], Awaitable[T]], until: float | None) -> T:
-    """Call until the backend answers: at most for a TTL, or to `until`. Needs no session.
-
-    The call must be idempotent. Raises the backend's last error when the time is over.
-    """
-    runtime = session.runtime
-    give_up = runtime.now() + session.ttl
-    if until is not None:
-        give_up = min(give_up, until)
-    pause = 0.02
-    while True:
-        try:
-            return await call()
-        except Unavailable:
-            session.check_open()
-            now = runtime.now()
-            if now >= give_up:
-                raise
-            await runtime.sleep(min(give_up, now + pause * (0.5 + runtime.random())))
-            pause = min(pause * 2, session.driver.patience)
 
 
 class Ledger:
@@ -63,7 +40,7 @@ class Ledger:
     async def look(self, until: float | None = None) -> tuple[Entry | None, Any]:
         """What it says, and the version to give to `write`."""
         driver, name = self._session.driver, self.name
-        record = await patiently(self._session, lambda: driver.recall(name), until)
+        record = await insist(self._session, lambda: driver.recall(name), until, self._session.ttl)
         if record is None:
             return None, None
         return _decoded(name, record.text), record.version

@@ -15,10 +15,20 @@ TRIES_MAX = 100
 """Rounds of reading and comparing before a record counts as too contended."""
 
 
-async def insist(session: Session, call: Callable[[], Awaitable[T]]) -> T:
-    """Call, again if the backend does not answer, for a third of the TTL. For idempotent calls."""
+async def insist(
+    session: Session,
+    call: Callable[[], Awaitable[T]],
+    until: float | None = None,
+    seconds: float | None = None,
+) -> T:
+    """Call until the backend answers: for `seconds`, a third of the TTL by default, or to `until`.
+
+    For idempotent calls. Raises the backend's last error when the time is over.
+    """
     runtime = session.runtime
-    give_up = runtime.now() + session.ttl / 3
+    give_up = runtime.now() + (session.ttl / 3 if seconds is None else seconds)
+    if until is not None:
+        give_up = min(give_up, until)
     pause = 0.02
     while True:
         session.check_open()
@@ -29,7 +39,7 @@ async def insist(session: Session, call: Callable[[], Awaitable[T]]) -> T:
             if now >= give_up:
                 raise
             await runtime.sleep(min(give_up, now + pause * (0.5 + runtime.random())))
-            pause *= 2
+            pause = min(pause * 2, session.driver.patience)
 
 
 async def recall(session: Session, name: str) -> Record | None:
