@@ -37,6 +37,7 @@ from .errors import (
     LimitMismatch,
     MemberExists,
     MemberNotFound,
+    NotHeld,
     OutcomeUnknown,
     ProtocolError,
     SessionLost,
@@ -51,8 +52,8 @@ from .errors import (
 if TYPE_CHECKING:
     from ._hashring import HashRing
     from ._recipes.members import Change, MemberInfo, Members
-    from ._recipes.status import Status
     from ._recipes.ring import Move, RingChange
+    from ._recipes.status import Status
     from ._sync._barrier import Barrier, Latch
     from ._sync._election import Election, LeaderWatch, Term
     from ._sync._group import Group, Member, Orphan, Subscription, Watch
@@ -101,6 +102,7 @@ __all__ = [
     "Move",
     "MultiLease",
     "MultiLock",
+    "NotHeld",
     "Orphan",
     "OutcomeUnknown",
     "Permit",

@@ -27,6 +27,7 @@ __all__ = [
     "LimitMismatch",
     "MemberExists",
     "MemberNotFound",
+    "NotHeld",
     "OutcomeUnknown",
     "ProtocolError",
     "SessionLost",
@@ -73,6 +74,10 @@ class ForkedError(TenureError):
 
 class AcquireTimeout(TenureError, TimeoutError):
     """The lock was still taken when the timeout passed; nothing is held or queued."""
+
+
+class NotHeld(TenureError):
+    """The caller asks about, or unlocks, an object that it has not locked."""
 
 
 class LimitMismatch(InvalidArgument):

@@ -52,6 +52,7 @@ LAYERS = {
         "_runtime",
     },
     "__init__": {"errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"},
+    "objectlock": {"_sync"},
     "__main__": {"cli"},
 }
 

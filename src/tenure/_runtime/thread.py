@@ -122,7 +122,8 @@ class ThreadRuntime:
     wall = staticmethod(_clock.wall)
     random = staticmethod(_clock.random)
     unique = staticmethod(_clock.unique)
-    caller = staticmethod(threading.get_ident)
+    # Not the number of the thread, which another one gets when it has ended.
+    caller = staticmethod(threading.current_thread)
 
     def signal(self) -> ThreadSignal:
         return ThreadSignal()
