@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ._gate import Gates
 from ._model import Event
@@ -100,6 +100,11 @@ class Session:
         """Set when the session is closed; for who waits, but depends on no life."""
         self.limits: dict[str, int] = {}
         """What the limits of semaphores were when they were read last: hints, by roster."""
+        self.readings: dict[str, Any] = {}
+        """The censuses that are under way, by roster; guarded by `shared`."""
+        self.ears: dict[str, Any] = {}
+        """Who listens to which roster; guarded by `shared`."""
+        self.shared = runtime.lock()
 
     async def open(self) -> None:
         """Open the driver; what was half opened is closed again if that fails."""

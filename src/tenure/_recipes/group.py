@@ -28,6 +28,7 @@ from ..errors import (
     Unavailable,
 )
 from . import payload, records
+from .census import census
 from .lock import LockRecipe
 from .members import BaseMember, MemberInfo, Members
 from .post import PostRecipe
@@ -156,10 +157,7 @@ class GroupRecipe(Generic[M]):
 
     async def census(self) -> Members:
         """Who is in it now, whether or not there is such a group. One round trip."""
-        session = self.session
-        session.check_open()
-        claims = await records.insist(session, lambda: session.driver.census(self.roster))
-        return Members(self.name, claims)
+        return Members(self.name, await census(self.session, self.roster))
 
     async def member(self, id: str) -> MemberInfo:
         """One member, and when it was seen last; `MemberNotFound` if there is none."""

@@ -20,27 +20,43 @@ class RosterWatch:
 
     def __init__(self, session: Session, roster: str) -> None:
         self._session = session
+        self._roster = roster
         self._signal = session.runtime.signal()
-        self._interest = Interest("", roster, session.runtime.unique(), None, width=1, watch=True)
-        self._listening = False
+        self._ear: _Ear | None = None
         self.woken = 0
         """How many wake-ups came since the last wait."""
 
     async def open(self) -> None:
         """Listen: what changes from now on will wake it."""
-        self._session.check_open()
-        self._session.watchers.add(self._signal)
-        await self._listen()
+        session = self._session
+        session.check_open()
+        session.watchers.add(self._signal)
+        with session.shared:
+            ear: _Ear = session.ears.setdefault(self._roster, _Ear(session, self._roster))
+            ear.watches[self] = None
+        self._ear = ear
+        await ear.listen()
 
     def close(self) -> None:
         """Listen no more. Never fails and never waits."""
-        self._session.watchers.discard(self._signal)
-        if self._listening:
-            self._listening = False
-            self._session.driver.unlisten(self._interest)
+        session, ear = self._session, self._ear
+        session.watchers.discard(self._signal)
+        if ear is None:
+            return
+        self._ear = None
+        with session.shared:
+            ear.watches.pop(self, None)
+            if not ear.watches:
+                session.ears.pop(self._roster, None)
+        ear.rest()
 
     def wake(self) -> None:
         """Have the waiter look now. From any thread."""
+        self._signal.set()
+
+    def told(self) -> None:
+        """A wake-up has come."""
+        self.woken += 1
         self._signal.set()
 
     async def wait(self, until: float | None) -> None:
@@ -48,10 +64,10 @@ class RosterWatch:
 
         Raises `ClosedError` if the coordinator was closed.
         """
-        session = self._session
+        session, ear = self._session, self._ear
         session.check_open()
-        if not self._listening:
-            await self._listen()
+        if ear is not None and not ear.listening:
+            await ear.listen()
         look = session.now() + self._nap()
         await self._signal.wait(look if until is None else min(look, until))
         self._signal.clear()
@@ -67,13 +83,44 @@ class RosterWatch:
             least = 0.0
         return max(traits.poll, least) * (0.75 + session.runtime.random() / 2)
 
-    async def _listen(self) -> None:
-        try:
-            await self._session.driver.listen(self._interest, self._woken)
-        except Unavailable:
-            return  # no push for now: the bounded look does, and tries again
-        self._listening = True
+
+class _Ear:
+    """What all watchers of one roster in one coordinator share: the backend is asked once."""
+
+    __slots__ = ("_ended", "_interest", "_session", "_turn", "listening", "watches")
+
+    def __init__(self, session: Session, roster: str) -> None:
+        self._session = session
+        self._interest = Interest("", roster, session.runtime.unique(), None, watch=True)
+        self._turn = session.runtime.mutex()
+        self._ended = 0
+        self.listening = False
+        self.watches: dict[RosterWatch, None] = {}
+
+    async def listen(self) -> None:
+        """Listen, unless it does. Of those who try at the same time, one does, for all."""
+        ended = self._ended
+        async with self._turn:
+            if self.listening or self._ended > ended:
+                return
+            try:
+                await self._session.driver.listen(self._interest, self._woken)
+                self.listening = True
+            except Unavailable:
+                pass  # no push for now: the bounded look does, and tries again
+            finally:
+                self._ended += 1
+        self.rest()
+
+    def rest(self) -> None:
+        """Listen no more if nobody is left."""
+        with self._session.shared:
+            over = self.listening and not self.watches
+            if over:
+                self.listening = False
+        if over:
+            self._session.driver.unlisten(self._interest)
 
     def _woken(self) -> None:
-        self.woken += 1
-        self._signal.set()
+        for watch in tuple(self.watches):
+            watch.told()
