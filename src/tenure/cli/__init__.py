@@ -1,4 +1,4 @@
-"""The command line: `tenure lock NAME -- COMMAND…`, `tenure elect`, `tenure drivers`, …"""
+"""The command line: `tenure lock NAME -- COMMAND…`, `tenure join`, `tenure status`, …"""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import TenureError
-from . import drivers, elect, leader, lock
+from . import drivers, elect, join, leader, lock, members, status
 from ._exit import ExitCode, exit_code, say
 
 __all__ = ["COMMANDS", "ExitCode", "main"]
 
-COMMANDS = (lock, elect, leader, drivers)
+COMMANDS = (lock, elect, leader, join, members, status, drivers)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ import sys
 
 from ..errors import (
     AcquireTimeout,
+    GroupNotFound,
     InvalidArgument,
     LeaseLost,
     SessionLost,
@@ -31,13 +32,13 @@ class ExitCode(enum.IntEnum):
     FAILED = 74
     """The backend refused or failed: credentials, permission, storage."""
     BUSY = 75
-    """The lock was taken: at once with --try, or still after --timeout."""
+    """The lock, the lead or the id was taken: at once, or still after --timeout."""
     LOST = 80
     """The lock was lost before it was released; the command was ended."""
     MAX_HOLD = 81
     """The command ran longer than --max-hold and was ended."""
     ABSENT = 82
-    """What was asked for is not there: nobody leads."""
+    """What was asked for is not there: nobody leads, or there is no such group."""
     NOT_EXECUTABLE = 126
     """The command was found and cannot be executed."""
     NOT_FOUND = 127
@@ -52,6 +53,8 @@ def exit_code(error: TenureError) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, AcquireTimeout):
         return ExitCode.BUSY
+    if isinstance(error, GroupNotFound):
+        return ExitCode.ABSENT
     if isinstance(error, Unavailable):
         return ExitCode.UNREACHABLE
     if isinstance(error, (LeaseLost, SessionLost)):

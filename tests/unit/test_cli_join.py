@@ -1,0 +1,306 @@
+"""`tenure join` and `tenure members` with real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tenure
+from tenure.cli import ExitCode
+from tenure.testing.servers import RedisServer
+
+LIMIT = 20.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition to come true."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Say whether the process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+class Cli:
+    """Starts `tenure` in a folder with a backend in it, and cleans up afterwards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"file://{folder}/locks"
+        self._runs: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `tenure` with these arguments."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tenure", *arguments],
+            cwd=self.folder,
+            env=os.environ | {"TENURE_URL": self.url},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._runs.append(process)
+        return process
+
+    def join(self, script: str, *options: str) -> subprocess.Popen[str]:
+        """Start `tenure join` with a shell script as its command."""
+        return self.start("join", "workers", *options, "--", "sh", "-c", script)
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `tenure` to its end; return the exit code and what was written and said."""
+        process = self.start(*arguments)
+        out, errors = process.communicate(timeout=LIMIT)
+        return process.returncode, out, errors
+
+    def trace(self, name: str) -> str:
+        """Wait for a file that a command writes, and return what is in it."""
+        path = self.folder / name
+        until(lambda: path.exists() and path.read_text().endswith("\n"))
+        return path.read_text().strip()
+
+    def members(self) -> dict[str, Any]:
+        """Who is in the group, and what each has published."""
+        with tenure.connect(self.url) as coordinator:
+            try:
+                found = coordinator.group("workers").members()
+            except tenure.GroupNotFound:
+                return {}
+            return {member.id: member.capabilities for member in found}
+
+    def close(self) -> None:
+        """Kill what still runs; the guards kill the commands."""
+        for process in self._runs:
+            process.kill()
+            with process:
+                pass
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """Have a folder with a file backend in it."""
+    runner = Cli(tmp_path)
+    yield runner
+    runner.close()
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end; return the exit code and what was said."""
+    errors = process.communicate(timeout=LIMIT)[1]
+    return process.returncode, errors
+
+
+# -- join ------------------------------------------------------------------------------
+
+
+def test_a_member_while_the_command_runs(cli: Cli) -> None:
+    """The command finds group, id, token and owner; its code is passed on, and the member gone."""
+    os.mkfifo(cli.folder / "go")
+    script = "echo $TENURE_GROUP $TENURE_MEMBER $TENURE_TOKEN $TENURE_OWNER >seen; cat go; exit 3"
+    process = cli.join(script, "--id", "one", "--owner", "me", "--set", "zone=a", "--set", "n=4")
+    group, id, token, owner = cli.trace("seen").split()
+    assert (group, id, owner) == ("workers", "one", "me")
+    assert int(token) > 0
+    assert cli.members() == {"one": {"zone": "a", "n": 4}}
+    (cli.folder / "go").open("w").close()
+    assert end(process) == (3, "")
+    assert cli.members() == {}
+
+
+def test_capabilities_are_json_or_text(cli: Cli) -> None:
+    """What is JSON is published as that, all else as text; without any, there are none."""
+    given = ["a=1", "b=[true]", 'c="x"', "d=x y", "e=", "f=a=b", "g=null", "a=2"]
+    options = [word for each in given for word in ("--set", each)]
+    cli.join("echo >in; sleep 1000", "--owner", "one", *options)
+    cli.trace("in")
+    cli.join("echo >too; sleep 1000", "--owner", "two")
+    cli.trace("too")
+    shown = {"a": 2, "b": [True], "c": "x", "d": "x y", "e": "", "f": "a=b", "g": None}
+    assert cli.members() == {"one": shown, "two": None}
+
+
+def test_without_a_command(cli: Cli) -> None:
+    """It is a member until a signal comes, and then it has left."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        process = cli.start("join", "workers", "--owner", "me")
+        until(cli.members)
+        process.send_signal(signum)
+        assert end(process) == (128 + signum, "")
+        assert cli.members() == {}
+
+
+def test_an_id_that_is_taken(cli: Cli) -> None:
+    """The second of an id is refused, with the code for busy, or waits for its turn."""
+    os.mkfifo(cli.folder / "go")
+    first = cli.join("echo >in; cat go", "--id", "one", "--owner", "the-first")
+    cli.trace("in")
+    for arguments in (("join", "workers", "--id", "one"), ("join", "workers", "--id", "one", "-q")):
+        for command in ((), ("--", "true")):
+            code, out, errors = cli.run(*arguments, *command)
+            assert (code, out) == (ExitCode.BUSY, "")
+            assert ("'one' is taken, by 'the-first'" in errors) == ("-q" not in arguments)
+    second = cli.join("echo >second", "--id", "one", "--timeout", "60")
+    (cli.folder / "go").open("w").close()
+    assert end(first)[0] == 0
+    assert end(second)[0] == 0
+    assert (cli.folder / "second").exists()
+
+
+def test_a_lost_membership_ends_the_command(cli: Cli) -> None:
+    """When the backend has gone for too long, the command is ended, with the code for that."""
+    with RedisServer() as server:
+        cli.url = server.url
+        with_command = cli.join("echo $$ >child; sleep 1000", "--ttl", "1", "--id", "one")
+        without = cli.start("join", "workers", "--ttl", "1", "--id", "two")
+        child = int(cli.trace("child"))
+        until(lambda: len(cli.members()) == 2)
+        server.kill()
+        code, errors = end(with_command)
+        assert code == ExitCode.LOST
+        assert "the membership 'workers/one' was lost" in errors
+        assert not alive(child)
+        code, errors = end(without)
+        assert code == ExitCode.LOST
+        assert "the membership 'workers/two' was lost" in errors
+
+
+def test_a_killed_member_is_gone(cli: Cli) -> None:
+    """When tenure is killed its command ends too, and where that is seen, so is the membership."""
+    process = cli.join("echo $$ >child; sleep 1000", "--ttl", "600")
+    child = int(cli.trace("child"))
+    process.kill()
+    until(lambda: not alive(child) and not cli.members())
+
+
+# -- members ---------------------------------------------------------------------------
+
+
+def test_members_in_a_pipe(cli: Cli) -> None:
+    """Each member is a JSON object; a group without members is there, and an absent one is not."""
+    code, out, errors = cli.run("members", "workers")
+    assert (code, out) == (ExitCode.ABSENT, "")
+    assert errors == "tenure: there is no group 'workers'\n"
+    with tenure.connect(cli.url, owner="me") as coordinator:
+        group = coordinator.group("workers")
+        group.create()
+        assert cli.run("members", "workers") == (0, "", "")
+        with group.join({"zone": "a"}, member="one") as one, group.join(member="two"):
+            code, out, errors = cli.run("members", "workers")
+    assert (code, errors) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert abs(first.pop("joined") - time.time()) < 60
+    known = {"id": "one", "capabilities": {"zone": "a"}, "owner": "me", "token": one.token}
+    assert first == known
+    assert (second["id"], second["capabilities"]) == ("two", None)
+
+
+def on_terminal(cli: Cli, *arguments: str) -> str:
+    """Run `tenure` on a terminal; return what it has shown."""
+    main, other = pty.openpty()
+    environment = os.environ | {"TENURE_URL": cli.url, "COLUMNS": "100"}
+    command = [sys.executable, "-m", "tenure", *arguments]
+    process = subprocess.Popen(command, env=environment, stdin=other, stdout=other, stderr=other)
+    os.close(other)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+        while part := os.read(main, 65536):
+            shown += part
+    os.close(main)
+    assert process.wait(LIMIT) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_members_on_a_terminal(cli: Cli) -> None:
+    """On a terminal there is a table; what a terminal would obey is escaped."""
+    with tenure.connect(cli.url, owner="me") as coordinator:
+        group = coordinator.group("workers")
+        group.create()
+        assert on_terminal(cli, "members", "workers") == "the group has no members\n"
+        with group.join({"zone": "a\x1b"}, member="one\x1b"), group.join():
+            lines = on_terminal(cli, "members", "workers").splitlines()
+    assert lines[0].split() == ["MEMBER", "TOKEN", "SINCE", "CAPABILITIES"]
+    assert lines[1].startswith("one\\x1b (me)  ")
+    assert lines[1].endswith('  {"zone": "a\\u001b"}')
+    assert lines[2].startswith("me  ")
+
+
+def test_watch(cli: Cli) -> None:
+    """With --watch, first who is there is written, and then each change; the group may come."""
+    watch = cli.start("members", "workers", "--watch")
+    assert watch.stdout is not None
+    with tenure.connect(cli.url, owner="me") as coordinator:
+        group = coordinator.group("workers")
+        # Until the watch has begun, whoever is there is present, and joins no more.
+        with group.join({"n": 1}, member="one") as member:
+            first = json.loads(watch.stdout.readline())
+            assert first["change"] in ("present", "joined")
+            assert (first["id"], first["capabilities"]) == ("one", {"n": 1})
+            later = cli.start("members", "workers", "--watch")
+            assert later.stdout is not None
+            assert json.loads(later.stdout.readline())["change"] == "present"
+            member.update({"n": 2})
+            seen = json.loads(watch.stdout.readline())
+            assert (seen["change"], seen["capabilities"]) == ("changed", {"n": 2})
+        seen = json.loads(watch.stdout.readline())
+        assert (seen["change"], seen["id"], seen["token"]) == ("left", "one", member.token)
+        watch.stdout.close()
+        with group.join(member="two"):
+            assert watch.wait(LIMIT) == 0
+    later.send_signal(signal.SIGINT)
+    assert end(later) == (128 + signal.SIGINT, "")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["join"], "GROUP"),
+        (["join", "workers", "--"], "'--'"),
+        (["join", "workers", "--set", "a", "--", "true"], "KEY=VALUE"),
+        (["join", "workers", "--set", "=a"], "KEY=VALUE"),
+        (["join", "workers", "--set", "a=NaN"], "capabilities"),
+        (["join", "workers", "--id", ""], "member id"),
+        (["join", "", "--", "true"], "characters"),
+        (["join", "workers", "--url", "memory://"], "no other process"),
+        (["join", "workers", "--url", "memory://", "--", "true"], "no other process"),
+        (["join", "workers", "--try"], "--try"),
+        (["members"], "GROUP"),
+        (["members", ""], "characters"),
+        (["members", "workers", "--", "true"], "'--'"),
+        (["members", "workers", "--url", "memory://"], "no other process"),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], said: str) -> None:
+    """A wrong argument makes one line that names it, and the code for usage."""
+    code, _, errors = cli.run(*arguments)
+    assert code == ExitCode.USAGE
+    assert said in errors
+    assert errors.startswith("tenure: ")
+    assert errors.count("\n") == 1
+
+
+def test_unreachable(cli: Cli) -> None:
+    """A backend that is not there at the start makes one line and its own code."""
+    cli.url = "redis://127.0.0.1:1"
+    for arguments in (("join", "x"), ("join", "x", "--", "true"), ("members", "x")):
+        code, _, errors = cli.run(*arguments)
+        assert code == ExitCode.UNREACHABLE
+        assert errors.count("\n") == 1
