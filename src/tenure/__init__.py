@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ._recipes.ring import Move, RingChange
     from ._recipes.status import Status
     from ._sync._barrier import Barrier, Latch
+    from ._sync._claims import Claims
     from ._sync._election import Election, LeaderWatch, Term
     from ._sync._group import Group, Member, Orphan, Subscription, Watch
     from ._sync._multilock import MultiLease, MultiLock, RWLock
@@ -72,6 +73,7 @@ __all__ = [
     "Candidate",
     "CandidateNotFound",
     "Change",
+    "Claims",
     "ClosedError",
     "Coordinator",
     "Election",
@@ -131,6 +133,7 @@ __all__ = [
 _LAZY = {
     "Barrier": "._sync._barrier",
     "Change": "._recipes.members",
+    "Claims": "._sync._claims",
     "Election": "._sync._election",
     "Group": "._sync._group",
     "HashRing": "._hashring",

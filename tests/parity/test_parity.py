@@ -14,6 +14,7 @@ import tenure.aio
 
 CLASSES = (
     "Barrier",
+    "Claims",
     "Coordinator",
     "Election",
     "Group",
@@ -73,6 +74,7 @@ AWAITED = {
     "Permit": {"release", "__enter__", "__exit__"},
     "RWLock": set(),
     "HashRing": set(),
+    "Claims": {"open", "close", "__enter__", "__exit__"},
     "Ring": {"open", "close", "on_change", "__enter__", "__exit__"},
     "Semaphore": {"acquire", "try_acquire", "limit", "resize", "__enter__", "__exit__"},
     "Member": {"bequeath", "leave", "release", "update", "__enter__", "__exit__"},

@@ -53,6 +53,7 @@ def test_every_name_has_a_section() -> None:
         "Election",
         "LeaderWatch",
         "Ring",
+        "Claims",
         "HashRing",
     ],
 )

@@ -118,6 +118,19 @@ def test_a_callback_may_close_the_ring(client: tenure.Coordinator) -> None:
     assert repr(ring) == "<ring of the group 'g': closed>"
 
 
+def test_a_member_that_is_lost_owns_nothing(client: tenure.Coordinator) -> None:
+    """From the moment of the loss, whatever the ring shows yet."""
+    group = client.group("g")
+    member = group.join()
+    with group.ring(member) as ring:
+        assert ring.mine(KEYS) == KEYS
+        ring._recipe._refresher._call = lambda change: None  # type: ignore[union-attr]
+        client._session.lose(member._life, "an experiment")
+        assert ring.mine(KEYS) == []
+        assert not ring.is_mine("key")
+        assert ring.owner("key") == member.id
+
+
 def test_what_cannot_be_is_refused(client: tenure.Coordinator) -> None:
     """A member of another group, a ring that is not open, and questions without a member."""
     group, other = client.group("g"), client.group("other").join()

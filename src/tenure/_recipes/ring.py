@@ -15,7 +15,7 @@ from .._hashring import HashRing, K, Key, weighted
 from ..errors import ClosedError, InvalidArgument
 from .group import GroupRecipe
 from .groupwatch import BUFFER, Callbacks, GroupWatch
-from .members import BaseMember, Change, MemberInfo
+from .members import BaseMember, Change, MemberInfo, Members
 
 logger = logging.getLogger("tenure")
 
@@ -57,7 +57,7 @@ class RingRecipe:
 
     __slots__ = (
         *("_closed", "_followers", "_ignore", "_odd", "_opening", "_refresher", "_seen", "_watch"),
-        *("_weigh", "group", "latest", "member"),
+        *("_weigh", "group", "latest", "member", "refreshed"),
     )
 
     def __init__(
@@ -87,6 +87,8 @@ class RingRecipe:
         self._closed = False
         self.latest = HashRing(points=points)
         """The ring, as the group was read last."""
+        self.refreshed: Callable[[], None] | None = None
+        """Called, if it is set, when there is another ring."""
 
     async def open(self) -> None:
         """Read the group, and do so whenever it changes. Does nothing if that is so already."""
@@ -111,6 +113,11 @@ class RingRecipe:
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._closed
+
+    @property
+    def members(self) -> Members | None:
+        """The group's members as they were read last, also those to ignore."""
+        return self._watch.known
 
     def current(self) -> HashRing:
         """The ring, for a question to it; `ClosedError` if nobody keeps it up to date."""
@@ -150,6 +157,8 @@ class RingRecipe:
         if self.latest is not before:
             for follower in list(self._followers):
                 follower.wake()
+            if self.refreshed is not None:
+                self.refreshed()
 
     def _weight(self, info: MemberInfo) -> float:
         """The weight of a member. All must come to the same one, so an error counts as 1."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from ._lock import Lease
 from ._run import run
 
 if TYPE_CHECKING:
+    from ._claims import Claims
     from ._ring import Ring
 
 
@@ -46,6 +47,31 @@ class Member(BaseMember, Lease):
         Raises what `update` raises.
         """
         run(self._bequeath(estate))
+
+    def claims(
+        self,
+        slots: Iterable[str],
+        *,
+        on_gain: Callable[[str, Lease], object] | None = None,
+        on_release: Callable[[str, Lease], object] | None = None,
+        on_lost: Callable[[str, Lease], object] | None = None,
+        weights: Callable[[MemberInfo], float] | None = None,
+        ignore: Collection[str] = (),
+    ) -> Claims:
+        """This member's share of up to 10,000 slots, for `with`; no slot has two holders.
+
+        Each member of the group must claim the same slots, but for the ids to `ignore`; what
+        is due to one that does not is held by nobody. `weights` says of a member what its
+        weight is, instead of 1.
+
+        Callbacks get the slot and its lease, in the background, one at a time for all slots:
+        `on_gain` when it is held, `on_release` when it is due to another member, and is
+        released once that returns, `on_lost` when its lease was lost. An error of a callback
+        is logged.
+        """
+        from ._claims import claims
+
+        return claims(self, slots, on_gain, on_release, on_lost, weights, ignore)
 
     def leave(self) -> None:
         """Leave the group, and nothing behind. The same as `release`."""

@@ -18,6 +18,7 @@ from ._lock import Lease, Lock, Loss
 if TYPE_CHECKING:
     from .._hashring import HashRing
     from ._barrier import Barrier, Latch
+    from ._claims import Claims
     from ._election import Election, LeaderWatch, Term
     from ._group import Group, Member, Orphan, Subscription, Watch
     from ._multilock import MultiLease, MultiLock, RWLock
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Barrier",
+    "Claims",
     "Coordinator",
     "Election",
     "Group",
@@ -52,6 +54,7 @@ __all__ = [
 # What only some programs need is imported when it is first asked for.
 _LAZY = {
     "Barrier": "._barrier",
+    "Claims": "._claims",
     "Election": "._election",
     "Group": "._group",
     "HashRing": ".._hashring",

@@ -7,6 +7,7 @@ from typing import Any
 
 import tenure
 
+from ..._runtime.thread import drive
 from ._base import Env, case
 from .group import end_session
 
@@ -122,3 +123,161 @@ async def a_ring_that_was_cancelled_can_be_opened(env: Env) -> None:
     assert ring.mine(KEYS) == KEYS
     await ring.close()
     await member.leave()
+
+
+SLOTS = [f"slot-{number}" for number in range(7)]
+
+
+class Share:
+    """What one member was told of its slots, in order."""
+
+    def __init__(self, env: Env, member: Any, **options: Any) -> None:
+        self._env = env
+        self.news: list[tuple[str, str, int]] = []
+        self.claims = member.claims(
+            SLOTS,
+            on_gain=self._teller("gain"),
+            on_release=self._teller("release"),
+            on_lost=self._teller("lost"),
+            **options,
+        )
+
+    def _teller(self, kind: str) -> Any:
+        return lambda slot, lease: self.news.append((kind, slot, lease.token))
+
+    def held(self) -> set[str]:
+        """The slots that it holds now."""
+        return set(self.claims.held())
+
+    async def until(self, count: int) -> None:
+        """Wait until it holds so many slots, and those that are due to it."""
+
+        def settled() -> bool:
+            return len(self.held()) == count and self.held() == set(self.claims.assigned)
+
+        await self._env.until(settled, SECONDS_MAX, f"{count} slots for {self.claims}")
+
+
+@case(1, 8, 9)
+async def slots_are_shared_fairly(env: Env) -> None:
+    """One member has all slots; two have half of them each; when one goes, the other has all
+    again, and every hand-over has a greater token."""
+    a, b = await env.connect(owner="a"), await env.connect(owner="b")
+    name = env.name()
+    before = await env.footprint()
+    one = await env(a.group(name).join())
+    first = Share(env, one)
+    await env(first.claims.open())
+    await first.until(7)
+    two = await env(b.group(name).join())
+    second = Share(env, two)
+    await env(second.claims.open())
+    half = len(second.claims.assigned)
+    assert half in (3, 4)
+    await second.until(half)
+    await first.until(7 - half)
+    assert not first.held() & second.held()
+    tokens = {slot: lease.token for slot, lease in first.claims.held().items()}
+    tokens |= {slot: lease.token for slot, lease in second.claims.held().items()}
+    assert set(tokens) == set(SLOTS)
+    await env.until(lambda: len(second.news) == len(second.held()), SECONDS_MAX, "the callbacks")
+    released = [slot for kind, slot, _ in first.news if kind == "release"]
+    assert set(released) == second.held() == {slot for _, slot, _ in second.news}
+    given = {slot: token for kind, slot, token in first.news if kind == "release"}
+    assert all(token > given[slot] for kind, slot, token in second.news)
+    await env(first.claims.close())
+    assert first.held() == set()
+    await env(one.leave())
+    await second.until(7)
+    for slot, lease in second.claims.held().items():
+        assert lease.token > tokens[slot] or slot in given
+    await env(second.claims.close())
+    await env(two.leave())
+    await env(a.group(name).delete())
+    assert await env.footprint() <= before
+
+
+@case(1)
+async def a_slot_waits_for_who_finishes_it(env: Env) -> None:
+    """A slot that is due to another is not taken before `on_release` has returned."""
+    a, b = await env.connect(owner="a"), await env.connect(owner="b")
+    group = a.group(env.name())
+    one = await env(group.join())
+    finish, begun = [False], []
+
+    async def slowly(slot: str, lease: Any) -> None:
+        begun.append(slot)
+        await env.until(lambda: finish[0], SECONDS_MAX, "the permission to finish")
+        assert lease.held()
+
+    def wait(slot: str, lease: Any) -> None:
+        drive(slowly(slot, lease))
+
+    claims = one.claims(SLOTS, on_release=slowly if env.flavour == "asyncio" else wait)
+    await env(claims.open())
+    await env.until(lambda: len(claims.held()) == 7, SECONDS_MAX, "all slots")
+    two = await env(b.group(group.name).join())
+    second = Share(env, two)
+    await env(second.claims.open())
+    await env.until(lambda: begun, SECONDS_MAX, "the first slot to be asked for")
+    await env.until(lambda: second.claims.assigned, SECONDS_MAX, "what is due")
+    await env.pause(0.05)
+    assert second.held() == set()
+    assert len(claims.held()) == 7
+    finish[0] = True
+    await second.until(len(second.claims.assigned))
+    assert begun[0] in second.held() or begun[0] not in second.claims.assigned
+    await env(claims.close())
+    await env(second.claims.close())
+
+
+@case(4, 7)
+async def a_dead_members_slots_go_to_the_others(env: Env) -> None:
+    """A member whose session is lost is told of every slot, takes no more, and is succeeded."""
+    a, b = await env.connect(owner="a"), await env.connect(owner="b")
+    name = env.name()
+    one, two = await env(a.group(name).join()), await env(b.group(name).join())
+    first, second = Share(env, one), Share(env, two)
+    await env(first.claims.open())
+    await env(second.claims.open())
+    await env.until(lambda: len(first.held() | second.held()) == 7, SECONDS_MAX, "all slots")
+    mine = first.held()
+    await env.until(lambda: len(first.news) == len(mine), SECONDS_MAX, "the callbacks")
+    await end_session(env, a)
+    await second.until(7)
+
+    def told() -> bool:
+        return {slot for kind, slot, _ in first.news if kind == "lost"} == mine
+
+    await env.until(told, 2 * env.ttl + 2, "to be told of the loss")
+    assert first.held() == set()
+    assert first.claims.assigned == ()
+    for each in (first, second):
+        await env(each.claims.close())
+    try:
+        await env(one.claims(SLOTS).open())
+    except tenure.LeaseLost:
+        pass
+    else:
+        raise AssertionError("a member that is lost claimed slots")
+
+
+@case(6)
+async def claims_end_with_their_coordinator(env: Env) -> None:
+    """Closing a coordinator ends its claims: the slots are free, and who worked on them is
+    told."""
+    a, b = await env.connect(owner="a"), await env.connect(owner="b")
+    name = env.name()
+    first = Share(env, await env(a.group(name).join()))
+    await env(first.claims.open())
+    await first.until(7)
+    await env.until(lambda: len(first.news) == 7, SECONDS_MAX, "the callbacks")
+    await env(a.close())
+    await env.until(lambda: len(first.news) == 14, SECONDS_MAX, "to be told")
+    assert {kind for kind, _, _ in first.news[7:]} == {"lost"}
+    assert first.held() == set()
+    second = Share(env, await env(b.group(name).join()))
+    await env(second.claims.open())
+    await second.until(7)
+    for each in (first, second):
+        await env(each.claims.close())
