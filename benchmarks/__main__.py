@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import contended, report, uncontended
+from . import contended, groups, report, uncontended
 from .contestants import DRIVERS
 from .ground import pin
 from .plan import Plan, Scenario, say
@@ -20,6 +20,11 @@ SCENARIOS: dict[str, Scenario] = {
     "queues": contended.queues,
     "killed": contended.killed,
     "names": contended.names,
+    "groups": groups.groups,
+    "idle": groups.idle,
+    "watching": groups.watching,
+    "elections": groups.elections,
+    "rings": groups.rings,
 }
 
 

@@ -25,7 +25,7 @@ def handover(plan: Plan) -> dict[str, Any]:
         rows: list[Row] = []
         with backend(driver) as (url, what):
             for entry in plan.entries(driver, waiting=True):
-                with _skipping(driver, entry, rows):
+                with skipping(driver, entry, rows):
                     rows.append(_handover(plan, driver, entry, url))
         found[driver] = {"backend": what, "rows": rows}
     return found
@@ -79,7 +79,7 @@ def contention(plan: Plan) -> dict[str, Any]:
             for entry in plan.entries(driver, waiting=True):
                 if entry.flavour == "asyncio" or entry.kind in ("raw", "reference"):
                     continue
-                with _skipping(driver, entry, rows):
+                with skipping(driver, entry, rows):
                     with Worker(driver, entry, url) as worker:
                         rows += [_storm(plan, driver, [worker], n) for n in plan.contenders]
                     if driver != "memory":
@@ -127,7 +127,7 @@ def queues(plan: Plan) -> dict[str, Any]:
         entry = _tenure(plan, driver)
         with backend(driver) as (url, what):
             for kind, (few, many) in plan.crowds.items():
-                with _skipping(driver, entry, rows), Worker(driver, entry, url) as worker:
+                with skipping(driver, entry, rows), Worker(driver, entry, url) as worker:
                     own = kind != "one coordinator"
                     costs: dict[int, list[float]] = {few: [], many: []}
                     for _ in range(plan.chains):
@@ -157,7 +157,7 @@ def killed(plan: Plan) -> dict[str, Any]:
         rows: list[Row] = []
         with (
             backend(driver) as (url, what),
-            _skipping(driver, entry, rows),
+            skipping(driver, entry, rows),
             Worker(driver, entry, url, options) as waiter,
         ):
             for _ in range(plan.kills):
@@ -181,7 +181,7 @@ def names(plan: Plan) -> dict[str, Any]:
     for driver in plan.drivers:
         entry = _tenure(plan, driver)
         rows: list[Row] = []
-        with backend(driver) as (url, what), _skipping(driver, entry, rows):
+        with backend(driver) as (url, what), skipping(driver, entry, rows):
             with Worker(driver, entry, url) as worker:
                 reply = worker.ask("many", count=plan.names)
                 rows.append({"name": entry.name, "asked": plan.names} | reply)
@@ -198,7 +198,7 @@ def _tenure(plan: Plan, driver: str) -> Entry:
 
 
 @contextlib.contextmanager
-def _skipping(driver: str, entry: Entry, rows: list[Row]) -> Iterator[None]:
+def skipping(driver: str, entry: Entry, rows: list[Row]) -> Iterator[None]:
     """Go on with the next contestant when one fails; the table shows that it did."""
     try:
         yield

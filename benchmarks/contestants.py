@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from .grouping import Grouping
 
 
 class Lock(Protocol):
@@ -42,6 +45,10 @@ class Contestant:
 
     def lock(self, name: str) -> Lock:
         """A lock for one thread at a time."""
+        raise NotImplementedError
+
+    def grouping(self) -> Grouping:
+        """Groups and elections, where it has any."""
         raise NotImplementedError
 
     def cycle(self, name: str) -> Callable[[], object]:
@@ -130,6 +137,11 @@ class Tenure(Contestant):
 
     def lock(self, name: str) -> TenureLock:
         return TenureLock(self.coordinator.lock(name))
+
+    def grouping(self) -> Grouping:
+        from .grouping import TenureGrouping
+
+        return TenureGrouping(self.coordinator, self.url, self.options)
 
     def cycle(self, name: str) -> Callable[[], object]:
         acquire = self.coordinator.lock(name).acquire

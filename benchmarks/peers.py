@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from .contestants import AsyncContestant, AsyncLock, Contestant, Lock
+from .grouping import Grouping, ToozGrouping
 from .raw import load
 
 TTL = 15
@@ -20,15 +21,20 @@ class Tooz(Contestant):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._coordinator = load("tooz.coordination").get_coordinator(
-            self._url(), b"bench-%d" % os.getpid()
-        )
+        self._coordinator = self._connect(b"bench-%d" % os.getpid())
         self._coordinator.start(start_heart=True)
 
+    def _connect(self, member: bytes) -> Any:
+        return load("tooz.coordination").get_coordinator(self._url(), member)
+
     def _url(self) -> str:
-        if self.url.startswith("etcd:"):
-            return f"etcd3+http://{self.host}:{self.port}"
-        return self.url
+        url = self.url
+        if url.startswith("etcd:"):
+            url = f"etcd3+http://{self.host}:{self.port}"
+        return f"{url}?timeout={self.options['ttl']}" if "ttl" in self.options else url
+
+    def grouping(self) -> Grouping:
+        return ToozGrouping(self._connect)
 
     def lock(self, name: str) -> Lock:
         lock: Lock = self._coordinator.get_lock(f"tooz-{name}".encode())

@@ -98,6 +98,36 @@ class Plan:
         return 200 if self.quick else 10_000
 
     @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many members are in the group that one more joins and leaves."""
+        return (1, 10) if self.quick else (1, 100, 1000, 10_000)
+
+    @property
+    def group_rounds(self) -> int:
+        """Rounds of joining, leaving and reading at each size."""
+        return 2 if self.quick else 10
+
+    @property
+    def audience(self) -> int:
+        """How many watch."""
+        return 4 if self.quick else 100
+
+    @property
+    def changes(self) -> int:
+        """How many changes they are told of."""
+        return 2 if self.quick else 30
+
+    @property
+    def idle_groups(self) -> int:
+        """How many other groups there are, in which nothing happens."""
+        return 20 if self.quick else 1000
+
+    @property
+    def ring_nodes(self) -> tuple[int, ...]:
+        """How many nodes the hash rings have."""
+        return (10,) if self.quick else (10, 100, 1000)
+
+    @property
     def import_runs(self) -> int:
         """How often each import is run."""
         return 1 if self.quick else 20

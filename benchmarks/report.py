@@ -185,6 +185,59 @@ def _names(results: dict[str, Any]) -> str:
     return _table(("driver", "held", "µs to acquire", "µs to release", "bytes each"), rows)
 
 
+def _groups(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        return [
+            _name(row),
+            f"{row['members']:,}",
+            f"{row['turn_us']:,.0f}",
+            f"{row['census_us']:,.0f}",
+            f"{row['census_us'] / max(1, row['members']):.2f}",
+        ]
+
+    head = ("", "members", "µs to join and leave", "µs to read all", "µs each")
+    return _by_driver(results, head, cells)
+
+
+def _idle(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        among = f"{row['among_us']:,.0f} ({row['groups']:,} groups)"
+        return [_name(row), f"{row['alone_us']:,.0f}", among, f"{row['ratio']:.2f}"]
+
+    head = ("", "µs to join and leave", "µs among others", "ratio")
+    return _by_driver(results, head, cells)
+
+
+def _watching(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        of = "each its own" if row["own"] else "one"
+        times = [f"{row[key]:.3g}" for key in ("first_ms", "ms", "last_ms")]
+        return [_name(row), f"{row['watchers']}", of, *times]
+
+    head = ("", "watchers", "clients", "first told, ms", "half of them, ms", "all, ms")
+    return _by_driver(results, head, cells)
+
+
+def _elections(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        killed = [f"{row[key]:.2f}" for key in ("killed_s", "worst_s")]
+        return [_name(row), f"{row['resigned_ms']:.3g}", *killed]
+
+    head = ("TTL of 5 s", "ms after a resignation", "s after kill -9", "worst s")
+    found = {driver: each for driver, each in results.items() if each["rows"]}
+    return _by_driver(found, head, cells)
+
+
+def _rings(results: dict[str, Any]) -> str:
+    rows = [
+        [_name(row), f"{row['nodes']:,}", f"{row['made_ms']:.3g}", f"{row['per_second']:,.0f}"]
+        for row in results["rows"]
+    ]
+    text = _table(("", "nodes", "ms to make it", "lookups per second"), rows)
+    left_out = ", ".join(results["missing"])
+    return f"{text}\nLeft out: {left_out} (not installed)\n" if left_out else text
+
+
 def _targets(results: dict[str, Any]) -> str:
     rows = [
         [target.what, target.limit, target.shown, "yes" if target.met else "**no**"]
@@ -208,5 +261,10 @@ _TABLES = {
     "queues": ("The cost of each hand-over in a long queue", _queues),
     "killed": ("Take-over after kill -9 of the holder", _killed),
     "names": ("Many names at a time", _names),
+    "groups": ("Joining, leaving and reading a group", _groups),
+    "idle": ("A change among many groups", _idle),
+    "watching": ("From a change to those who watch", _watching),
+    "elections": ("From one leader to the next", _elections),
+    "rings": ("Hash rings", _rings),
     "imports": ("Import", _imports),
 }

@@ -21,15 +21,17 @@ from itertools import repeat
 from typing import Any
 
 from .contestants import AsyncContestant, Contestant, Lock, find
+from .groupdesk import GroupDesk
 
 QUIET_SECONDS = 0.3
 QUIET_LIMIT_SECONDS = 20.0
 
 
-class Desk:
+class Desk(GroupDesk):
     """The commands that every contestant understands."""
 
     def __init__(self, contestant: Contestant) -> None:
+        super().__init__()
         self.contestant = contestant
         self._locks: dict[str, Lock] = {}
         self._cycles: dict[str, Callable[[], object]] = {}
@@ -168,6 +170,7 @@ class Desk:
 
     def close(self) -> dict[str, Any]:
         """Disconnect."""
+        self.end_groups()
         self.contestant.close()
         return {}
 

@@ -56,6 +56,21 @@ def test_the_other_scenarios_run(tmp_path: Path) -> None:
     assert page.count("###") == len(scenarios) + 1
 
 
+def test_the_scenarios_with_groups_run(tmp_path: Path) -> None:
+    """Groups, watchers, elections and rings are measured on the file driver."""
+    scenarios = ("groups", "idle", "watching", "elections", "rings")
+    results, page = bench(tmp_path, "--drivers", "file", "--only", ",".join(scenarios))
+    assert set(results) == set(scenarios)
+    for scenario in scenarios[:-1]:
+        rows = results[scenario]["results"]["file"]["rows"]
+        assert rows
+        assert not [row for row in rows if row.get("failed")]
+    assert [row["members"] for row in results["groups"]["results"]["file"]["rows"]] == [1, 10]
+    assert [row["own"] for row in results["watching"]["results"]["file"]["rows"]] == [False, True]
+    assert results["rings"]["results"]["rows"][0]["per_second"] > 0
+    assert page.count("###") == len(scenarios) + 1
+
+
 def test_results_are_merged_between_the_markers(tmp_path: Path) -> None:
     """A part that is measured anew leaves the rest of the page and the other parts alone."""
     begin, end = "<!-- results: begin -->", "<!-- results: end -->"
