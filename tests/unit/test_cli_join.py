@@ -183,6 +183,23 @@ def test_a_lost_membership_ends_the_command(cli: Cli) -> None:
         assert "the membership 'workers/two' was lost" in errors
 
 
+def test_a_group_deleted_by_force_ends_the_command(cli: Cli) -> None:
+    """A member that was removed from its group is a membership lost, with a command or without."""
+    with_command = cli.join("echo $$ >child; sleep 1000", "--ttl", "0.5", "--id", "one")
+    without = cli.start("join", "workers", "--ttl", "0.5", "--id", "two")
+    child = int(cli.trace("child"))
+    until(lambda: len(cli.members()) == 2)
+    with tenure.connect(cli.url) as coordinator:
+        coordinator.group("workers").delete(force=True)
+    for process in (with_command, without):
+        code, errors = end(process)
+        assert code == ExitCode.LOST
+        assert "was removed from the group 'workers'" in errors
+        assert errors.count("\n") == 1
+    assert not alive(child)
+    assert cli.members() == {}
+
+
 def test_a_killed_member_is_gone(cli: Cli) -> None:
     """When tenure is killed its command ends too, and where that is seen, so is the membership."""
     process = cli.join("echo $$ >child; sleep 1000", "--ttl", "600")

@@ -9,15 +9,18 @@ import os
 import random
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import Coordinator, Election, Holder, Lease, Term, now
+from .. import Coordinator, Holder, Lease, now
 from ..errors import Unavailable
 from . import _holding
 from ._exit import ExitCode, say, seconds_text
 from ._job import Job
 from ._signals import ENDING, Signals
 from ._waiting import Waiting
+
+if TYPE_CHECKING:  # else every command would load what only this one needs
+    from .. import Election, Term
 
 _AGAIN = "TENURE_ELECT_AGAIN"
 """Set, for ourselves alone, when a term was lost and we campaign again."""

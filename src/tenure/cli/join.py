@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any, cast
 
-from .. import Coordinator, Lease, Member, MemberExists, connect, now
+from .. import Coordinator, Lease, MemberExists, TenureError, connect, now
+from .._sync._run import run as drive
 from . import _holding
 from ._exit import ExitCode, say, seconds_text
 from ._signals import Interrupted, Signals
+
+if TYPE_CHECKING:  # else every command would load what only this one needs
+    from .. import Member
 
 _TICK_SECONDS = 1.0
 
@@ -75,12 +81,12 @@ class _Joining(_holding.Holding):
         return _join(coordinator, self._options)
 
     def environment(self, lease: Lease) -> dict[str, str]:
-        assert isinstance(lease, Member)
+        member = cast("Member", lease)
         return {
-            "TENURE_GROUP": lease.group,
-            "TENURE_MEMBER": lease.id,
-            "TENURE_TOKEN": str(lease.token),
-            "TENURE_OWNER": lease.owner,
+            "TENURE_GROUP": member.group,
+            "TENURE_MEMBER": member.id,
+            "TENURE_TOKEN": str(member.token),
+            "TENURE_OWNER": member.owner,
         }
 
     def what(self, name: str) -> str:
@@ -101,7 +107,19 @@ def _join(coordinator: Coordinator, options: argparse.Namespace) -> Member | Non
     if options.verbose or (waited >= 1 and not options.quiet):
         token = f"token {member.token}"
         say(f"joined {member.group!r} as {member.id!r} after {seconds_text(waited)} ({token})")
+    look = threading.Thread(target=_look_after, args=(member, coordinator.ttl), daemon=True)
+    look.start()
     return member
+
+
+def _look_after(member: Member, ttl: float) -> None:
+    """See that it was not removed: who deletes a group by force tells none of its members."""
+    over = member.lost
+    while member.held() and not over.wait(ttl / 3):
+        # Whatever else goes wrong with the backend, the keepalive sees it, too.
+        with contextlib.suppress(TenureError):
+            if member.held() and not drive(member._stands()):
+                member.update(member.capabilities)  # which learns that it is gone, and is lost
 
 
 def _stay(options: argparse.Namespace) -> int:

@@ -7,13 +7,16 @@ import json
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import Change, Coordinator, Members, connect
+from .. import Coordinator, connect
 from ..errors import GroupNotFound
 from . import _holding, _tables
 from ._exit import ExitCode
 from .status import member_cells, member_dict
+
+if TYPE_CHECKING:  # else every command would load what only this one needs
+    from .. import Change, Members
 
 _COLUMNS = ("MEMBER", "TOKEN", "SINCE", "CAPABILITIES")
 _ELASTIC = (3, 0)
@@ -72,6 +75,8 @@ def _show(members: Members, as_json: bool) -> None:
 
 def _watch(coordinator: Coordinator, name: str, as_json: bool) -> None:
     """First who is there, and then who comes, goes, or publishes something else."""
+    from .. import Change, Members
+
     group = coordinator.group(name)
     try:
         members = group.members()

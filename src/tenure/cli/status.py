@@ -8,13 +8,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from .. import Coordinator, Holder, MemberInfo, Status, connect, now
+from .. import Coordinator, Holder, connect, now
 from .._runtime._clock import wall
 from ..errors import Unavailable
 from . import _holding, _tables
 from ._exit import ExitCode, plain, say, seconds_text
+
+if TYPE_CHECKING:  # else every command would load what only this one needs
+    from .. import MemberInfo, Status
 
 _COLUMNS = ("KIND", "NAME", "STATE", "WAIT", "BY", "TOKEN", "AGE", "VALUE")
 _ELASTIC = (7, 4, 1)
@@ -175,7 +178,7 @@ class _Screen:
         _tables.emit(f"\x1b[H{text}\x1b[J")
 
 
-Age = Callable[[Status, Holder], str]
+Age: TypeAlias = "Callable[[Status, Holder], str]"
 
 
 def _age(each: Status, holder: Holder) -> str:
