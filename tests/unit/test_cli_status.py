@@ -306,6 +306,48 @@ def test_a_server_that_comes_back(cli: Cli) -> None:
         assert watch.stderr.read() == ""
 
 
+class Backend:
+    """A backend that is there, then away for two looks, there for one, away, and then over."""
+
+    def __init__(self) -> None:
+        self._looks = iter([True, False, False, True, False])
+
+    def status(self) -> tuple[tenure.Status, ...]:
+        """What is there, or an error."""
+        try:
+            there = next(self._looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+        if not there:
+            raise tenure.Unavailable("away")
+        return ()
+
+
+class View:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def show(self, found: object) -> None:
+        """It is there."""
+        self.told.append("there")
+
+    def away(self, text: str) -> None:
+        """It is away."""
+        self.told.append(text)
+
+
+def test_an_absence_is_told_once() -> None:
+    """However often it looks in vain, it says so once, and again only after it was back."""
+    view: Any = View()
+    backend: Any = Backend()
+    with pytest.raises(KeyboardInterrupt):
+        status._watch(backend, view, 0.0)
+    away = "away; trying again"
+    assert view.told == ["there", away, "there", away]
+
+
 # -- on a terminal ---------------------------------------------------------------------
 
 

@@ -180,7 +180,8 @@ def test_a_lost_reply_is_asked_for_again(connect: Connect, monkeypatch: pytest.M
     client = connect()
     lease = client.lock("a").acquire()
     for verb in ("rosters", "recorded", "census"):
-        real, lost = getattr(driver_of(client), verb), []
+        real = getattr(driver_of(client), verb)
+        lost: list[int] = []
 
         async def failing(name: str, real: Any = real, lost: list[int] = lost) -> Any:
             if not lost:
@@ -193,6 +194,18 @@ def test_a_lost_reply_is_asked_for_again(connect: Connect, monkeypatch: pytest.M
             (status,) = client.status()
         assert lost
         assert status.holders[0].token == lease.token
+
+
+def test_who_was_let_through_waits_no_more(connect: Connect) -> None:
+    """At a barrier, those wait who came after it was opened last."""
+    client = connect()
+    driver = driver_of(client)
+    life = drive(client._session.life())
+    for number in range(3):
+        drive(driver.claim(life.id, "@barrier/x", f"id-{number}", "here", None))
+    second = drive(driver.census("@barrier/x"))[1].token
+    drive(driver.record("@barrier/x", f'{{"parties":2,"upto":{second},"trips":[]}}', None))
+    assert client.status() == (tenure.Status("barrier", "x", (), 1, 2),)
 
 
 def test_a_closed_coordinator_says_so(connect: Connect) -> None:
