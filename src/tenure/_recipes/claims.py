@@ -177,7 +177,7 @@ class ClaimsRecipe(Generic[L]):
     def _missing(self) -> list[str]:
         """What is due and not held, another one first each time."""
         if not self.member.held():
-            return []
+            return []  # what it was due is due to others as soon as they know
         wanted = self.wanted
         missing = [slot for slot in self.slots if slot in wanted and slot not in self._slots]
         if missing:
@@ -208,16 +208,12 @@ class ClaimsRecipe(Generic[L]):
         return slot in self.wanted and self.member.held()
 
     async def _gain(self, slot: str, lease: L) -> None:
-        # Taken in a later session than the member's, it would be held by no member.
-        if self._is_due(slot) and lease._life is self.member._life:
+        # Not if the member was lost meanwhile: then the slot was taken in another session.
+        if self._is_due(slot):
             self._slots[slot] = _Slot(lease)
-            lease.on_lost(self._slot_lost)
             self._work.set()
         else:
             await self._session.runtime.finish(lease.release_at_close())
-
-    def _slot_lost(self, lease: BaseLease) -> None:
-        self._work.set()
 
     # -- the teller --------------------------------------------------------------
 
