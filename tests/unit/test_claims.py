@@ -170,13 +170,19 @@ def test_a_slow_callback_outlives_close(connect: Connect, monkeypatch: pytest.Mo
 
 
 def test_a_lost_session_takes_everything(connect: Connect) -> None:
-    """When the session is lost, each slot is told as lost, once; nothing is taken in the next."""
-    client = connect()
+    """When the session is lost, each slot is told as lost, once and at once, though the backend is
+    away; nothing is taken in the next session."""
+    client = connect(ttl=60.0)
+
+    async def fail(roster: str) -> Any:
+        raise errors.Unavailable("nobody there")
+
     told = Told()
     member = client.group("g").join()
     with member.claims(SLOTS, **told.options) as claims:
         until(lambda: told.of("gain") == set(SLOTS), "all slots")
         session = client._session
+        session.driver.census = fail  # type: ignore[method-assign]
         assert session.alive is not None
         session.lose(session.alive, "an experiment")
         assert claims.held() == {}
