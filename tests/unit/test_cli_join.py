@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 import tenure
-from tenure.cli import ExitCode
+from tenure._runtime.thread import drive
+from tenure.cli import ExitCode, members
 from tenure.testing.servers import RedisServer
 
 LIMIT = 20.0
@@ -159,6 +161,10 @@ def test_an_id_that_is_taken(cli: Cli) -> None:
             assert (code, out) == (ExitCode.BUSY, "")
             assert ("'one' is taken, by 'the-first'" in errors) == ("-q" not in arguments)
     second = cli.join("echo >second", "--id", "one", "--timeout", "60")
+    with tenure.connect(cli.url) as coordinator:
+        mutex: Any = coordinator._session.driver.mutex
+        # The file driver knows that somebody waits, and not how many.
+        until(lambda: any(each.waiters is None for each in drive(mutex.taken())))
     (cli.folder / "go").open("w").close()
     assert end(first)[0] == 0
     assert end(second)[0] == 0
@@ -284,6 +290,53 @@ def test_watch(cli: Cli) -> None:
             assert watch.wait(LIMIT) == 0
     later.send_signal(signal.SIGINT)
     assert end(later) == (128 + signal.SIGINT, "")
+
+
+class Late:
+    """A group of which one becomes a member just after it was looked at."""
+
+    def __init__(self, group: tenure.Group, exists: bool) -> None:
+        self._group = group
+        if exists:
+            group.create()
+
+    def group(self, name: str) -> Late:
+        """It is a coordinator, too."""
+        return self
+
+    def members(self) -> tenure.Members:
+        """Who was there before."""
+        try:
+            return self._group.members()
+        finally:
+            self._group.join({"n": 1}, member="late")
+
+    def watch(self, **options: Any) -> tenure.Watch:
+        """The changes, of which there is one."""
+        return self._group.watch(**options)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_change_is_missed(exists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who joins when the watch has not begun yet is told, also if that makes the group."""
+    written: list[str] = []
+
+    class Enough(Exception):
+        pass
+
+    def emit(text: str) -> None:
+        written.append(text)
+        raise Enough
+
+    monkeypatch.setattr("tenure.cli._tables.emit", emit)
+    with tenure.connect(f"memory://late-{exists}") as coordinator:
+        late: Any = Late(coordinator.group("workers"), exists)
+        hurry = threading.Timer(LIMIT, coordinator.close)
+        hurry.start()
+        with pytest.raises(Enough):
+            members._watch(late, "workers", as_json=True)
+        hurry.cancel()
+    assert [json.loads(line)["change"] for line in written] == ["joined"]
 
 
 @pytest.mark.parametrize(
