@@ -33,7 +33,7 @@ _INDEXED = 1 << 16
 """From so many points on, an index pays."""
 
 Key = str | bytes
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", bound=Key)
 
 
 class HashRing:

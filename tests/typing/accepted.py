@@ -8,7 +8,8 @@ from typing import Any, assert_type
 
 import tenure
 import tenure.aio
-from tenure import Event, Holder, State
+import tenure.aio.objectlock
+from tenure import Event, Holder, State, objectlock
 
 
 def hook(event: Event) -> None:
@@ -82,6 +83,53 @@ async def elections_asynchronous(coordinator: tenure.aio.Coordinator) -> None:
     async with await election.campaign() as term, term.cancel_on_loss():
         assert_type(term, tenure.aio.Term)
         assert_type(await term.stand_down(to="other", timeout=1), bool)
+
+
+def partitions(coordinator: tenure.Coordinator, mixed: list[str | bytes]) -> None:
+    group = coordinator.group("name")
+    member = group.join()
+    with group.ring(member, weights=lambda info: info.token) as ring:
+        assert_type(ring, tenure.Ring)
+        assert_type(ring.owner(b"key"), str | None)
+        assert_type(ring.mine(["key"]), list[str])
+        assert_type(ring.mine(mixed), list[str | bytes])
+        assert_type(ring.snapshot, tenure.HashRing)
+        ring.on_change(lambda change: print(change.moves(["key"])[0].before))
+    with member.claims(("a", "b"), on_gain=lambda slot, lease: lease.token) as claims:
+        assert_type(claims, tenure.Claims)
+        assert_type(claims.held(), dict[str, tenure.Lease])
+    assert_type(tenure.HashRing({"a": 2}).dealt(["key"]), dict[str, list[str]])
+
+
+async def partitions_asynchronous(member: tenure.aio.Member) -> None:
+    async def gain(slot: str, lease: tenure.aio.Lease) -> None:
+        assert_type(await lease.lost.wait(), bool)
+
+    async with member.claims(["a"], on_gain=gain) as claims:
+        assert_type(claims.held(), dict[str, tenure.aio.Lease])
+
+
+def objects(locks: objectlock.LockService) -> None:
+    assert_type(locks.lock("id", False), int)
+    with locks.holding("id", timeout=1) as token:
+        assert_type(token, int)
+
+    @locks.locked("{number}", block=False)
+    def add(number: int, *, twice: bool = False) -> str:
+        return str(number * (1 + twice))
+
+    assert_type(add(1, twice=True), str)
+
+
+async def objects_asynchronous(locks: tenure.aio.objectlock.LockService) -> None:
+    async with locks.holding("id") as token:
+        assert_type(token, int)
+
+    @locks.locked(lambda number: f"n{number}")
+    async def add(number: int) -> str:
+        return str(number)
+
+    assert_type(await add(1), str)
 
 
 async def asynchronous() -> None:
