@@ -78,6 +78,20 @@ def test_looking_only_reads(connect: Connect, monkeypatch: pytest.MonkeyPatch) -
         lease.release()
 
 
+def test_claims_are_told_by_group_and_slot(connect: Connect) -> None:
+    """The slots that a member has claimed are held, under the names of its group and the slot."""
+    client = connect(owner="me")
+    with client.group("1:a/b").join() as member, member.claims(["one", "2:xy/two"]) as claims:
+        give_up = tenure.now() + 20
+        while len(claims.held()) < 2:
+            assert tenure.now() < give_up, "the slots are not claimed"
+        found = [each for each in client.status() if each.kind == "claim"]
+        assert [(each.name, each.holders[0].owner) for each in found] == [
+            ("1:a/b/2:xy/two", "me"),
+            ("1:a/b/one", "me"),
+        ]
+
+
 class _Native(Mutex):
     """A mutex that says what it is told to."""
 

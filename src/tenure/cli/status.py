@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
         "status",
         help="say what is held, by whom, and who waits",
         description="Say what is held, by whom, and who waits: locks, semaphores, elections,\n"
-        "groups, barriers and latches. Nothing is changed by looking.",
+        "groups, claims, barriers and latches. Nothing is changed by looking.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
