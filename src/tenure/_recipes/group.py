@@ -155,9 +155,12 @@ class GroupRecipe(Generic[M]):
             raise GroupNotFound(f"there is no group {self.name!r}")
         return members
 
-    async def census(self) -> Members:
+    async def census(self, since: int | None = None) -> Members:
         """Who is in it now, whether or not there is such a group. One round trip."""
-        return Members(self.name, await census(self.session, self.roster))
+        return await census(self.session, self.roster, self._members, since)
+
+    def _members(self, claims: tuple[Claim, ...]) -> Members:
+        return Members(self.name, claims)
 
     async def member(self, id: str) -> MemberInfo:
         """One member, and when it was seen last; `MemberNotFound` if there is none."""

@@ -107,7 +107,7 @@ class GroupWatch:
         """Read the group, and compare. While the backend is away, there is nothing to tell."""
         self._looked = True
         try:
-            members = await self.group.census()
+            members = await self.group.census(self._watch.since)
         except Unavailable as error:
             if not self._away:
                 logger.warning("tenure: cannot watch the group %r: %s", self.group.name, error)

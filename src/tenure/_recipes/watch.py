@@ -10,6 +10,7 @@ from __future__ import annotations
 from .._model import Interest
 from .._session import Session
 from ..errors import Unavailable
+from .census import enter, leave
 
 POLL_SECONDS = 0.5
 """How often to look where the backend sees a death, but tells nobody."""
@@ -25,6 +26,8 @@ class RosterWatch:
         self._ear: _Ear | None = None
         self.woken = 0
         """How many wake-ups came since the last wait."""
+        self.since: int | None = None
+        """How many readings of the roster had begun at the last wake-up; None without one."""
 
     async def open(self) -> None:
         """Listen: what changes from now on will wake it."""
@@ -32,7 +35,9 @@ class RosterWatch:
         session.check_open()
         session.watchers.add(self._signal)
         with session.shared:
-            ear: _Ear = session.ears.setdefault(self._roster, _Ear(session, self._roster))
+            ear: _Ear | None = session.ears.get(self._roster)
+            if ear is None:
+                ear = session.ears[self._roster] = _Ear(session, self._roster)
             ear.watches[self] = None
         self._ear = ear
         await ear.listen()
@@ -48,14 +53,16 @@ class RosterWatch:
             ear.watches.pop(self, None)
             if not ear.watches:
                 session.ears.pop(self._roster, None)
+                ear.end()
         ear.rest()
 
     def wake(self) -> None:
         """Have the waiter look now. From any thread."""
         self._signal.set()
 
-    def told(self) -> None:
+    def told(self, since: int) -> None:
         """A wake-up has come."""
+        self.since = since
         self.woken += 1
         self._signal.set()
 
@@ -69,6 +76,7 @@ class RosterWatch:
         if ear is not None and not ear.listening:
             await ear.listen()
         look = session.now() + self._nap()
+        self.since = None
         await self._signal.wait(look if until is None else min(look, until))
         self._signal.clear()
         self.woken = 0
@@ -87,12 +95,13 @@ class RosterWatch:
 class _Ear:
     """What all watchers of one roster in one coordinator share: the backend is asked once."""
 
-    __slots__ = ("_ended", "_interest", "_session", "_turn", "listening", "watches")
+    __slots__ = ("_ended", "_interest", "_reading", "_session", "_turn", "listening", "watches")
 
     def __init__(self, session: Session, roster: str) -> None:
         self._session = session
         self._interest = Interest("", roster, session.runtime.unique(), None, watch=True)
         self._turn = session.runtime.mutex()
+        self._reading = enter(session, roster)
         self._ended = 0
         self.listening = False
         self.watches: dict[RosterWatch, None] = {}
@@ -121,6 +130,11 @@ class _Ear:
         if over:
             self._session.driver.unlisten(self._interest)
 
+    def end(self) -> None:
+        """Nobody is left. The caller has `session.shared`."""
+        leave(self._session, self._interest.roster, self._reading)
+
     def _woken(self) -> None:
+        since = self._reading.begun
         for watch in tuple(self.watches):
-            watch.told()
+            watch.told(since)
