@@ -173,6 +173,13 @@ class Env:
         self._closers.append(actor.kill)
         return actor
 
+    async def ready_actor(self, **options: Any) -> Actor:
+        """The same, once it is connected. Its start may take long, and must not hold up a loop
+        that has leases to renew."""
+        actor = self.actor(**options)
+        await self.until(actor.has_answered, 30, "another process to be connected")
+        return actor.ready()
+
     def proxy(self) -> Proxy:
         """A proxy before the server."""
         server = self.backend.server

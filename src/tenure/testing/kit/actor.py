@@ -60,6 +60,11 @@ class Actor:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def has_answered(self) -> bool:
+        """Say whether an answer can be read, or the process has ended."""
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
     def ready(self) -> Actor:
         """Wait until it is connected."""
         answer = self.answer()

@@ -93,7 +93,7 @@ async def a_killed_party_does_not_count(env: Env) -> None:
     """A party that was killed while it waited is not one of those who pass."""
     a, b = await env.connect(), await env.connect()
     name = env.name()
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     actor.send(do="meet", name=name, parties=3)
     barrier = a.barrier(name, 3)
     await _until_waiting(env, barrier, 1, 10)

@@ -338,7 +338,7 @@ async def a_killed_leader_is_replaced_after_its_ttl(env: Env) -> None:
 async def _killed(env: Env, seconds: float) -> None:
     a = await env.connect(owner="a")
     name = env.name()
-    actor = env.actor(owner="actor").ready()
+    actor = await env.ready_actor(owner="actor")
     old = actor.do("campaign", name=name, value="first")["token"]
     sight = _Sight(env, a, name)
     await sight.until("actor", 5)
@@ -361,7 +361,7 @@ async def who_is_chosen_and_killed_is_passed_over(env: Env) -> None:
     a, b = await env.connect(owner="a"), await env.connect(owner="b")
     name = env.name()
     term = await _campaign(env, a, name)
-    actor = env.actor(owner="actor").ready()
+    actor = await env.ready_actor(owner="actor")
     actor.send(do="campaign", name=name, timeout=30)
     await _listed(env, a, name, "actor")
     task = await _candidate(env, b, name)
@@ -381,7 +381,7 @@ async def who_is_chosen_and_killed_is_passed_over(env: Env) -> None:
 async def a_paused_leader_is_fenced_and_knows(env: Env) -> None:
     """Stopped beyond its TTL, a leader is replaced; its first question on waking says so, and it
     can publish nothing."""
-    actor = env.actor(owner="actor").ready()
+    actor = await env.ready_actor(owner="actor")
     name = env.name()
     old = actor.do("campaign", name=name, value="old")["token"]
     actor.stop()

@@ -306,7 +306,7 @@ async def a_killed_member_is_gone_in_time(env: Env) -> None:
     be had again."""
     a = await env.connect()
     name = env.name()
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     joined = actor.do("join", group=name, member="one", capabilities=[1])
     assert "token" in joined, joined
     assert await ids(env, a.group(name)) == ("one",)
@@ -323,7 +323,7 @@ async def a_paused_member_is_gone_and_knows(env: Env) -> None:
     first question when it wakes."""
     a = await env.connect()
     name = env.name()
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     actor.do("join", group=name, member="one")
     assert await ids(env, a.group(name)) == ("one",)
     actor.stop()

@@ -29,7 +29,7 @@ async def other_processes_are_not_excluded(env: Env) -> None:
     a = await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    assert env.actor().ready().do("try", name=name)["token"] is not None
+    assert (await env.ready_actor()).do("try", name=name)["token"] is not None
     await env(lease.release())
 
 
@@ -68,7 +68,7 @@ async def _take_over(env: Env, name: str, seconds: float) -> Any:
 @case(9, needs=(PROCESSES, SEES_DEATH))
 async def a_killed_holder_frees_at_once(env: Env) -> None:
     """After SIGKILL of the holder the next one has the lock at once, with a greater token."""
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     name = env.name()
     old = actor.do("acquire", name=name)["token"]
     b = await env.connect()
@@ -85,7 +85,7 @@ async def a_killed_holder_frees_at_once(env: Env) -> None:
 @case(9, needs=(PROCESSES, DIES_BY_TTL))
 async def a_killed_holder_frees_after_its_ttl(env: Env) -> None:
     """After SIGKILL of the holder the next one has the lock within the TTL plus one second."""
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     name = env.name()
     old = actor.do("acquire", name=name)["token"]
     actor.kill()
@@ -101,7 +101,7 @@ async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     name = env.name()
     lease = await env(a.lock(name).acquire())
     base = await env.footprint()
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
         await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
@@ -122,7 +122,7 @@ async def a_paused_holder_is_fenced_and_knows(env: Env) -> None:
     A stopped process can be told nothing, so "before another is granted" is out of
     reach: what protects the resource meanwhile is the token, which is greater.
     """
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     name = env.name()
     old = actor.do("acquire", name=name)["token"]
     actor.stop()
@@ -144,7 +144,7 @@ async def a_paused_holder_is_fenced_and_knows(env: Env) -> None:
 @case(3, 4, needs=(PROCESSES, SEES_DEATH))
 async def a_paused_holder_keeps_its_lock(env: Env) -> None:
     """Where the backend needs no renewal, nobody else gets the lock while the holder is stopped."""
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     name = env.name()
     token = actor.do("acquire", name=name)["token"]
     actor.stop()
@@ -177,7 +177,7 @@ async def an_interrupted_acquire_leaves_nothing(env: Env) -> None:
     name = env.name()
     lease = await env(a.lock(name).acquire())
     base = await env.footprint()
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
         await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
@@ -197,7 +197,7 @@ async def _interrupted_asyncio(env: Env) -> None:
     a, b = await env.connect(), await env.connect()
     name = env.name()
     lease = await env(a.lock(name).acquire())
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     actor.send(do="acquire", name=name, timeout=30)
     await env.pause(0.3)
     actor.interrupt()

@@ -403,7 +403,7 @@ async def the_dead_never_count_for_long(env: Env) -> None:
 async def a_killed_process_leaves_the_census(env: Env) -> None:
     """Claims of a process that was killed are gone within a TTL, and at once where the driver says
     so."""
-    actor = env.actor(owner="killed").ready()  # which may take long, and holds up a loop
+    actor = await env.ready_actor(owner="killed")
     a = await Party.join(env)
     roster = env.name()
     mine = await a.entered(roster, "mine")

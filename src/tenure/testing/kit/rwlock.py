@@ -242,7 +242,7 @@ async def a_reader_writer_lock_is_two_locks_of_a_name(env: Env) -> None:
 
 
 async def _after_a_kill(env: Env, died_shared: bool, seconds: float) -> None:
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     name = env.name()
     b, c = await env.connect(), await env.connect()
     old = actor.do("acquire", name=name, shared=died_shared)["token"]

@@ -107,7 +107,7 @@ async def processes_share_the_permits(env: Env) -> None:
 @case(9, needs=(PROCESSES,))
 async def a_killed_holders_permit_comes_back(env: Env) -> None:
     """After SIGKILL of one holder its permit can be had, at the latest a TTL and a second later."""
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     a = await env.connect()
     name = env.name()
     semaphore = a.semaphore(name, 2)
@@ -378,7 +378,7 @@ async def one_lost_lock_is_the_loss_of_all(env: Env) -> None:
 @case(9, needs=(PROCESSES,))
 async def a_killed_holder_of_many_frees_them_all(env: Env) -> None:
     """After SIGKILL of the holder of two locks another has both, with greater tokens."""
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     a = await env.connect()
     names = [env.name(), env.name()]
     old = actor.do("hold_all", names=names)["tokens"]

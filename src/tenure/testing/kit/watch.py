@@ -393,7 +393,7 @@ async def a_killed_member_has_an_heir(env: Env) -> None:
     name = env.name()
     heard: list[Any] = []
     subscription = await env(a.group(name).on_orphan(lambda orphan: heard.append(orphan.estate)))
-    actor = env.actor().ready()
+    actor = await env.ready_actor()
     assert "token" in actor.do("join", group=name, member="one", estate="jobs")
     actor.kill()
     killed = tenure.now()
