@@ -115,6 +115,25 @@ class Taken(NamedTuple):
     shared: bool = False
 
 
+Severity = Literal["error", "warning", "note"]
+
+
+class Finding(NamedTuple):
+    """What a look at a backend's configuration found.
+
+    severity: "error" if coordination breaks with it, "warning" if it may under load or
+        after a fault, "note" for what is good to know.
+    subject: the setting or fact, as the backend calls it, with its value.
+    text: what follows from it.
+    advice: what to do.
+    """
+
+    severity: Severity
+    subject: str
+    text: str
+    advice: str
+
+
 Scope = Literal["threads", "processes", "hosts"]
 
 

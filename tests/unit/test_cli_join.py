@@ -176,9 +176,12 @@ def test_a_lost_membership_ends_the_command(cli: Cli) -> None:
     with RedisServer() as server:
         cli.url = server.url
         with_command = cli.join("echo $$ >child; sleep 1000", "--ttl", "1", "--id", "one")
-        without = cli.start("join", "workers", "--ttl", "1", "--id", "two")
+        without = cli.start("join", "workers", "--ttl", "1", "--id", "two", "--verbose")
         child = int(cli.trace("child"))
-        until(lambda: len(cli.members()) == 2)
+        # Others may see it before it has had the answer itself.
+        assert without.stderr is not None
+        while "joined" not in without.stderr.readline():
+            assert without.poll() is None
         server.kill()
         code, errors = end(with_command)
         assert code == ExitCode.LOST

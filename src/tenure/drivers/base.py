@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from .._model import Claim, Grant, Holder, Interest, Record, Roll, Taken, Traits
+from .._model import Claim, Finding, Grant, Holder, Interest, Record, Roll, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import Unsupported
@@ -28,6 +28,7 @@ from ..errors import Unsupported
 __all__ = [
     "Claim",
     "Driver",
+    "Finding",
     "Grant",
     "Holder",
     "Interest",
@@ -104,6 +105,14 @@ class Driver(ABC):
         Descriptors inherited from the parent are closed, never shut down: no
         farewell may be sent on them, and no lock may be released through them.
         """
+
+    async def examine(self) -> Sequence[Finding]:
+        """What in the backend's configuration would break coordination, read off it now.
+
+        For an operator to read, with `tenure doctor`. Called on a driver that is open,
+        with or without a session. What one may not read is a finding, too.
+        """
+        return ()
 
     # -- the session -------------------------------------------------------
 

@@ -28,6 +28,9 @@ Document = dict[str, Any]
 
 SAVES_MAX = 200
 """Tries at one compare-and-set loop before the backend counts as too contended."""
+BURIED = "the session was buried: it was not renewed for a whole TTL"
+KNOWN_MAX = 4096
+"""Rosters whose last document is remembered."""
 
 # Two machines' clocks may tick at slightly different rates; one second in a hundred
 # is far more than quartz needs.
@@ -43,6 +46,10 @@ class DocumentDriver(Driver):
         """Of each session in our way: the version seen last, and when it was seen first."""
         self._public: dict[str, set[str]] = {}
         """Of each session of ours: the rosters in which it has shown something."""
+        self._owners: dict[str, str] = {}
+        """The owners of the sessions begun here."""
+        self._known: dict[str, tuple[Document, Any]] = {}
+        """Of each roster used last: its document as it was saved, a guess at what is there."""
 
     @abstractmethod
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
@@ -62,6 +69,15 @@ class DocumentDriver(Driver):
     async def names(self, kind: str) -> Sequence[str]:
         """The names of the documents of a kind."""
 
+    async def save_for(self, session: str, roster: str, document: Document, version: Any) -> Any:
+        """Save the roster's document if the session lives; `SessionLost` if it does not.
+
+        To be overridden where one round trip can do both. Otherwise like `save`.
+        """
+        if (await self.load("session", session))[0] is None:
+            raise SessionLost(BURIED)
+        return await self.save("roster", roster, document, version)
+
     async def moved_up(self, claim: Claim) -> None:
         """A claim is granted, most likely: wake its waiter, where the backend can."""
 
@@ -78,13 +94,14 @@ class DocumentDriver(Driver):
         version = await self.save("session", session, document, nothing)
         if version is None:
             raise OutcomeUnknown("the session's document was written by somebody else")
+        self._owners[session] = owner
         return session
 
     async def renew(self, session: str) -> None:
         for _ in range(SAVES_MAX):
             document, version = await self.load("session", session)
             if document is None:
-                raise SessionLost("the session was buried: it was not renewed for a whole TTL")
+                raise SessionLost(BURIED)
             wall = round(self.runtime.wall(), 3)
             renewed = {**document, "beat": document["beat"] + 1, "wall": wall}
             if await self.save("session", session, renewed, version) is not None:
@@ -93,6 +110,7 @@ class DocumentDriver(Driver):
         raise Unavailable("the session's document is too contended")
 
     async def end(self, session: str) -> None:
+        self._owners.pop(session, None)
         for _ in range(SAVES_MAX):
             document, version = await self.load("session", session)
             if document is None or await self.save("session", session, None, version) is not None:
@@ -138,9 +156,12 @@ class DocumentDriver(Driver):
         width: int | None,
         shared: bool = False,
     ) -> Roll:
-        mine, _ = await self.load("session", session)
-        if mine is None:
-            raise SessionLost("the session was buried: it was not renewed for a whole TTL")
+        owner = self._owners.get(session)
+        if owner is None:
+            mine, _ = await self.load("session", session)
+            if mine is None:
+                raise SessionLost(BURIED)
+            owner = mine["owner"]
         entered = False
 
         def enter(document: Document) -> Document | None:
@@ -153,12 +174,12 @@ class DocumentDriver(Driver):
                 return None
             entered = True
             token = document["token"] + 1
-            entry = [id, session, token, mine["owner"], body, shared]
+            entry = [id, session, token, owner, body, shared]
             return {"token": token, "claims": [*claims, entry]}
 
         if body:
             self._public.setdefault(session, set()).add(roster)
-        document = await self._change(roster, enter)
+        document = await self._change(roster, enter, session=session, guarded=True)
         if entered and body:
             await self.changed(roster)
         return _roll(roster, id, document, shared)
@@ -176,7 +197,7 @@ class DocumentDriver(Driver):
             left[:] = [each for each in document["claims"] if each[0] == id]
             return {**document, "claims": [each for each in document["claims"] if each[0] != id]}
 
-        document = await self._change(roster, leave)
+        document = await self._change(roster, leave, session=session)
         for entry in _admitted(document["claims"], width):
             await self.moved_up(_claim(roster, entry))
         if left and left[0][4]:
@@ -186,9 +207,6 @@ class DocumentDriver(Driver):
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         amended = claim._replace(body=body)
-        mine, _ = await self.load("session", claim.session)
-        if mine is None:
-            raise SessionLost("the session was buried: it was not renewed for a whole TTL")
 
         def write(document: Document) -> Document | None:
             claims = list(document["claims"])
@@ -198,7 +216,7 @@ class DocumentDriver(Driver):
                     return {**document, "claims": claims}
             return None
 
-        document = await self._change(claim.roster, write)
+        document = await self._change(claim.roster, write, session=claim.session, guarded=True)
         if _entry(amended) not in document["claims"]:
             raise SessionLost(f"the claim {claim.id} is gone, or was amended by somebody else")
         await self.changed(claim.roster)
@@ -245,17 +263,31 @@ class DocumentDriver(Driver):
         change: Callable[[Document], Document | None],
         width: int | None = 1,
         id: str = "",
+        *,
+        session: str = "",
+        guarded: bool = False,
     ) -> Document:
         """Bury dead claims, apply the change, save; again if somebody was faster.
 
         The change returns the new document, or None to leave it. The document that is
         returned was current at some moment of this call. The dead are buried where they
         are in the way: among the first `width` (None: all), and before a shared `id`.
+        With a session, whose change it is, the document is guessed first, which spares the
+        loading; `guarded` saves only if that session lives.
         """
+        guess = self._known.pop(roster, None) if session else None
+        if guess is not None and any(each[1] != session for each in guess[0]["claims"]):
+            guess = None  # it was made by an earlier session
         for attempt in range(SAVES_MAX):
             if attempt:
                 pause = self.runtime.random() * 0.001 * min(attempt, 50)
                 await self.runtime.sleep(self.runtime.now() + pause)
+            if guess is not None:
+                # Nobody else is in it, so there is nobody to bury. Saved, it was current.
+                changed = change(guess[0])
+                version, guess = guess[1], None
+                if changed and await self._save(roster, changed, version, session, guarded):
+                    return changed
             stored, version = await self.load("roster", roster)
             document: Document = stored or {"token": 0, "claims": []}
             dead = await self._dead(document["claims"], width, id)
@@ -266,11 +298,26 @@ class DocumentDriver(Driver):
             if changed is None and not dead:
                 return document
             changed = changed or document
-            if await self.save("roster", roster, changed, version) is not None:
+            if await self._save(roster, changed, version, session, guarded):
                 if dead:
                     await self._buried(roster, dead, claims)
                 return changed
         raise Unavailable(f"the roster {roster!r} is too contended: {SAVES_MAX} saves in vain")
+
+    async def _save(
+        self, roster: str, document: Document, version: Any, session: str, guarded: bool
+    ) -> bool:
+        if guarded:
+            new = await self.save_for(session, roster, document, version)
+        else:
+            new = await self.save("roster", roster, document, version)
+        if new is None:
+            return False
+        if session and all(each[1] == session for each in document["claims"]):
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[roster] = (document, new)
+        return True
 
     async def _dead(self, claims: list[Any], width: int | None, id: str) -> list[Any]:
         """Those of the claims that are in the way and whose session is dead."""

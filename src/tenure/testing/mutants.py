@@ -202,9 +202,16 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     # -- the document rung -----------------------------------------------------------
     "roster-saved-without-compare": (
         Edit(
+            _DOCUMENT + "save_for",
+            'await self.save("roster", roster, document, version)',
+            'await self.save("roster", roster, document, (await self.load("roster", roster))[1])',
+        ),
+    ),
+    "guess-believed-although-it-was-not-saved": (
+        Edit(
             _DOCUMENT + "_change",
-            'await self.save("roster", roster, changed, version)',
-            'await self.save("roster", roster, changed, (await self.load("roster", roster))[1])',
+            "session, guarded):\n                return changed\n        stored",
+            "session, guarded) or True:\n                return changed\n        stored",
         ),
     ),
     "buried-too-early": (

@@ -1,0 +1,34 @@
+"""What the conformance kit must know of a backend: how it starts, and how to reach it.
+
+The author of another driver derives from `Backend`, and from `servers.Server` for its
+server, and hands the class to `tenure.testing.kit.conformance`.
+"""
+
+from __future__ import annotations
+
+from ._base import Backend, ServerBackend
+from ._etcd import EtcdBackend
+from ._file import FileBackend
+from ._memory import MemoryBackend
+from ._postgresql import PostgresqlBackend
+from ._redis import RedisBackend
+
+BACKENDS: tuple[type[Backend], ...] = (
+    MemoryBackend,
+    FileBackend,
+    RedisBackend,
+    PostgresqlBackend,
+    EtcdBackend,
+)
+"""Those of the built-in drivers, in the order of the tables."""
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "EtcdBackend",
+    "FileBackend",
+    "MemoryBackend",
+    "PostgresqlBackend",
+    "RedisBackend",
+    "ServerBackend",
+]
