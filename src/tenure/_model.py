@@ -153,6 +153,8 @@ class Traits(NamedTuple):
     poll: seconds between two looks where no push comes (an upper bound, with jitter).
     min_ttl: the shortest session, in seconds, that the backend can keep.
     server: the backend is a server process, which can be restarted or cut off.
+    rosters: it keeps rosters and records. Without them there are locks and nothing else:
+        no semaphores, barriers, groups, watches, elections or partitions.
     """
 
     scope: Scope
@@ -166,6 +168,7 @@ class Traits(NamedTuple):
     poll: float = 0.5
     min_ttl: float = 0.5
     server: bool = True
+    rosters: bool = True
 
 
 EventKind = Literal["acquired", "waited", "renewed", "in doubt", "lost", "released"]

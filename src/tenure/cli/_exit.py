@@ -39,6 +39,10 @@ class ExitCode(enum.IntEnum):
     """The command ran longer than --max-hold and was ended."""
     ABSENT = 82
     """What was asked for is not there: nobody leads, or there is no such group."""
+    RISKY = 83
+    """The doctor has found something that may break coordination under load or after a fault."""
+    BROKEN = 84
+    """The doctor has found something that breaks coordination."""
     NOT_EXECUTABLE = 126
     """The command was found and cannot be executed."""
     NOT_FOUND = 127

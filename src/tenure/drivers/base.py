@@ -91,6 +91,11 @@ class Driver(ABC):
         self.ttl = ttl
         self.patience = min(10.0, ttl / 3)
 
+    @classmethod
+    def chosen(cls, url: Url) -> type[Driver]:
+        """The class for a URL of this driver: another one, if the URL names a strategy."""
+        return cls
+
     @abstractmethod
     async def open(self) -> None:
         """Connect and authenticate, so that a wrong URL fails here and not later."""

@@ -218,7 +218,8 @@ class EtcdDriver(Driver):
         head = Get(*self._keys.of_roster(roster), 1, "oldest")
         text = value(id, known.owner, body, round(self.runtime.wall(), 3))
         then: list[Operation] = [Put(key, text, int(session, 16))]
-        if newest != 0 or shared:  # else the claim can only be the first
+        alone = bool(body) and newest is None  # it is there to be read, and waits for nobody
+        if not alone and (newest != 0 or shared):  # else the claim can only be the first
             then += (head, Get(*rivals, 1 if shared else 2, "newest"))
         otherwise = [Get(key), head, Get(session_key)]
         if shared:
@@ -243,6 +244,9 @@ class EtcdDriver(Driver):
             raise Unavailable("etcd: too many others withdrew at the same time")
         place.token = outcome.revision
         mine = Claim(roster, id, session, outcome.revision, known.owner, body, shared)
+        if alone:
+            place.mine = mine
+            return Roll((), mine)
         if len(outcome.found) == 1:
             return self._stands(place, mine, mine, outcome.revision, 0, None)
         _, first, last = outcome.found

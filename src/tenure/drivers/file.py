@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from fcntl import flock
 from typing import Any, ParamSpec, TypeVar
 
-from .._model import Grant, Holder, Interest, Roll, Taken, Traits
+from .._model import Finding, Grant, Holder, Interest, Roll, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL, SessionLost, StorageError, Unavailable
@@ -107,6 +107,12 @@ class FileDriver(DocumentDriver, Mutex):
         make_folder(self._folder)
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
+
+    async def examine(self) -> Sequence[Finding]:
+        # Imported by whoever asks: it brings in what starts processes.
+        from ._file_examine import examine
+
+        return await self.runtime.blocking(lambda: examine(self._folder, self.user, self.patience))
 
     async def close(self) -> None:
         self._closed = True

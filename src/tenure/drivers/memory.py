@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .._model import Claim, Interest, Traits
+from .._model import Claim, Finding, Interest, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL
@@ -65,6 +65,11 @@ class MemoryDriver(DocumentDriver):
 
     async def open(self) -> None:
         """Nothing to connect to."""
+
+    async def examine(self) -> Sequence[Finding]:
+        text = "It excludes the threads and tasks of this process, and no other process."
+        advice = "For the processes of one machine use file://, for several hosts a server."
+        return (Finding("note", "memory://", text, advice),)
 
     async def close(self) -> None:
         """Nothing to disconnect from."""

@@ -59,7 +59,7 @@ def find(url: Url) -> type[Driver]:
     if entry is None:
         known = ", ".join(each.scheme for each in entries())
         raise UnknownDriver(f"no driver for the scheme {url.scheme!r}; installed: {known}")
-    return load(entry)
+    return load(entry).chosen(url)
 
 
 def load(entry: Entry) -> type[Driver]:

@@ -47,6 +47,7 @@ class Need:
 SERVER = Need(lambda traits: traits.server, "no server")
 EXPIRES = Need(lambda traits: traits.expires, "leases have no deadline")
 SHARED = Need(lambda traits: traits.shared, "refused: no shared locks")
+ROSTERS = Need(lambda traits: traits.rosters, "locks only: no rosters")
 EXCLUSIVE_ONLY = Need(lambda traits: not traits.shared, "has shared locks")
 PROCESSES = Need(lambda traits: traits.scope != "threads", "one process only")
 THREADS_ONLY = Need(lambda traits: traits.scope == "threads", "works between processes")
@@ -82,6 +83,10 @@ class Case:
 CASES: list[Case] = []
 
 
+_LOCKS_ONLY = frozenset({"basic", "faults", "processes", "rwlock", "objectlock"})
+"""The modules whose cases take locks; those of all others need rosters."""
+
+
 def case(
     *rules: int, needs: tuple[Need, ...] = (), flavours: tuple[Flavour, ...] = FLAVOURS
 ) -> Callable[[Body], Body]:
@@ -90,7 +95,9 @@ def case(
     def register(body: Body) -> Body:
         name = getattr(body, "__name__", "")
         text = " ".join((inspect.getdoc(body) or "").split())
-        CASES.append(Case(name, rules, text, body, needs, flavours))
+        module = body.__module__.rpartition(".")[2]
+        wanted = needs if module in _LOCKS_ONLY else (ROSTERS, *needs)
+        CASES.append(Case(name, rules, text, body, wanted, flavours))
         return body
 
     return register
