@@ -1,4 +1,4 @@
-"""`tenure doctor`: its text, its lines, its exit codes; and what it says of memory and of folders."""
+"""`tenure doctor`: its text, its lines, its exit codes; what it says of memory and of folders."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from .._model import Claim, Interest, Record, Roll, Traits
+from .._model import Claim, Finding, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import ProtocolError, SessionLost
@@ -76,6 +76,11 @@ class RedisDriver(Driver):
 
     def abandon(self) -> None:
         self._wire.abandon()
+
+    async def examine(self) -> Sequence[Finding]:
+        from ._redis_examine import examine  # only an operator needs it
+
+        return await examine(self._wire.command, self.runtime.wall, self.ttl)
 
     # -- the session -----------------------------------------------------------
 
