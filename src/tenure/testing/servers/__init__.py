@@ -12,6 +12,7 @@ Whoever writes a driver for another backend derives from `Server`.
 from __future__ import annotations
 
 from ._base import Server
+from ._consul import ConsulCluster, ConsulServer
 from ._etcd import EtcdServer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
@@ -22,6 +23,8 @@ from ._tools import ServerFailed, ServerMissing, find_program
 
 __all__ = [
     "Certificates",
+    "ConsulCluster",
+    "ConsulServer",
     "EtcdServer",
     "PostgresServer",
     "RedisSentinel",
