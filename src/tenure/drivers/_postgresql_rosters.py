@@ -16,11 +16,13 @@ from ..errors import (
     SessionLost,
     TenureError,
 )
-from ..wires.libpq import Refused, Row
+from ..wires.libpq import Refused
+from ..wires.links import Row
 from ..wires.postgresql import Link
 from . import _postgresql_sql as sql
-from ._advisory import Session, escaped, halves, key, plain
+from ._advisory import escaped, halves, key, plain
 from ._postgresql_ear import Ear
+from ._serverlocks import Session
 from .base import Driver, Wake
 
 logger = logging.getLogger("tenure")
@@ -40,11 +42,11 @@ class TableRosters(Driver):
         self._ready: Link | None = None  # where the statements are prepared
         self._settling = self.runtime.mutex()
 
-    session: Session | None
+    session: Session[Link] | None
     """The session that was started last."""
 
     @abstractmethod
-    def current(self, session: str) -> Session:
+    def current(self, session: str) -> Session[Link]:
         """The session, if it is the one that lives; `SessionLost` if not."""
 
     @abstractmethod
@@ -175,7 +177,7 @@ class TableRosters(Driver):
     # -- asking ----------------------------------------------------------------
 
     async def _of_session(
-        self, session: Session, statement: str, *values: Any, queue: int | None = None
+        self, session: Session[Link], statement: str, *values: Any, queue: int | None = None
     ) -> list[Row]:
         """Run a statement on the session's own connection, so that none outlives the session."""
         try:

@@ -30,14 +30,16 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
-from ..wires.libpq import Refused, Row
+from ..wires.libpq import Refused
+from ..wires.links import Row
 from ..wires.postgresql import Link
 from ..wires.postgresql_loop import LoopWire
 from ..wires.postgresql_thread import ThreadWire
 from . import _postgresql_sql as sql
-from ._advisory import AdvisoryLocks, Session, escaped, halves, key
+from ._advisory import AdvisoryLocks, escaped, halves, key
 from ._postgresql_rosters import TableRosters
 from ._postgresql_url import OPTIONS, attempts, quoted
+from ._serverlocks import Session
 from .base import Lost
 
 logger = logging.getLogger("tenure")
@@ -119,7 +121,8 @@ class PostgresqlDriver(TableRosters):
             except BaseException:
                 link.end("it could not be set up")
                 raise
-            session = Session(self, self.runtime, id, owner, link, lost)
+            alive = key("session", id)
+            session = Session(self, self.runtime, id, alive, owner, link, lost)
             self.session = session
         if link.reason is not None:
             session.lose(link.reason)
@@ -139,7 +142,7 @@ class PostgresqlDriver(TableRosters):
             current.check(error)
             raise
 
-    async def _note(self, session: Session) -> None:
+    async def _note(self, session: Session[Link]) -> None:
         """Write down what has been held for long: the server's locks have keys, and no names."""
         names = session.long_held()
         if not names:
@@ -166,7 +169,7 @@ class PostgresqlDriver(TableRosters):
             if self.session is current:
                 self._forget("the session was ended")
 
-    async def _take_leave(self, session: Session) -> None:
+    async def _take_leave(self, session: Session[Link]) -> None:
         """Remove the session's claims, which are dead without it, and tell who watches them."""
         link = session.main
         if session.ended is not None or link.reason is not None or link.parked:
@@ -181,7 +184,7 @@ class PostgresqlDriver(TableRosters):
         except TenureError as error:
             logger.debug("tenure: a session ended without a farewell: %s", error)
 
-    def current(self, session: str) -> Session:
+    def current(self, session: str) -> Session[Link]:
         """The session, if it is the one that lives; `SessionLost` if not."""
         current = self.session
         if current is None or current.id != session:
@@ -226,7 +229,7 @@ class PostgresqlDriver(TableRosters):
 
     # -- connections -----------------------------------------------------------
 
-    async def another(self, session: Session) -> Link:
+    async def another(self, session: Session[Link]) -> Link:
         """One more connection for the session, on which to wait."""
         link = await self._connect()
         try:

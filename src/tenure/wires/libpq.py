@@ -28,6 +28,7 @@ from ..errors import (
     TenureError,
     Unavailable,
 )
+from .links import Row, Withdrawn
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
@@ -35,18 +36,8 @@ if TYPE_CHECKING:
 Wait = Callable[[int, bool, float], Awaitable[None]]
 """Wait for a descriptor to be readable or (True) writable, so many seconds at most."""
 
-Row = tuple[bytes | None, ...]
-
 Heard = tuple[bytes, bytes]
 """A notification: its channel and its payload."""
-
-
-class NotSent(Unavailable):
-    """The connection was busy for too long with what was sent before."""
-
-
-class Withdrawn(Unavailable):
-    """The server gave the statement up because it was asked to; nothing was done."""
 
 
 class Refused(BackendError):

@@ -11,8 +11,9 @@ from psycopg import pq
 
 from ..errors import TenureError
 from . import libpq
-from .libpq import Heard, NotSent, Row
-from .postgresql import Ended, Link
+from .libpq import Heard
+from .links import Ended, NotSent, Row
+from .postgresql import Link
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult

@@ -18,8 +18,9 @@ from .._runtime.base import Job, Runtime
 from ..errors import TenureError
 from . import libpq
 from .hangup import Hangup
-from .libpq import Heard, NotSent, Row
-from .postgresql import Ended, Link
+from .libpq import Heard
+from .links import Ended, NotSent, Row
+from .postgresql import Link
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
