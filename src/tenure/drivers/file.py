@@ -16,32 +16,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from fcntl import flock
-from typing import Any, ParamSpec, TypeVar
 
-from .._model import Finding, Grant, Holder, Interest, Roll, Taken, Traits
+from .._model import Finding, Grant, Holder, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
-from ..errors import InvalidURL, SessionLost, StorageError, Unavailable
+from ..errors import InvalidURL, SessionLost, Unavailable
 from ..wires.changes import AsyncFileChanges, SyncFileChanges
-from ._file_documents import Documents, document_path
-from ._file_ear import Ear
 from ._file_holders import RECORD_BYTES_MAX, WAITING_BYTES, holder, taken, waited_for
 from ._file_names import (
     MAKE,
     check_fit,
     file_name,
     lock_file,
-    make_folder,
     storage_error,
 )
-from ._file_sessions import Sessions
-from .base import Lost, Mutex, Wake
-from .document import Document, DocumentDriver
+from ._file_rosters import FileRosters
+from .base import Lost, Mutex
 
 __all__ = ["FileDriver", "file_name"]
 
@@ -54,17 +48,11 @@ MAKE_WAY_MAX = 1024
 
 DRAWS_MAX = 2000
 
-SAVE_PAUSE_SECONDS = 0.001
-"""How long to keep away from a document that somebody else is saving."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 
 
-class FileDriver(DocumentDriver, Mutex):
+class FileDriver(FileRosters, Mutex):
     """The native mutex over `flock`, and the document rung over files."""
 
     traits = Traits(
@@ -84,14 +72,8 @@ class FileDriver(DocumentDriver, Mutex):
         if url.hosts or url.username is not None or not url.path.strip("/"):
             raise InvalidURL("file: the URL is file:///directory, with three slashes")
         self.mutex = self
-        self._inline = runtime.flavour != "asyncio"
-        self._folder = os.path.join(url.path, file_name(namespace))
+        self._keep_in(os.path.join(url.path, file_name(namespace)))
         self.owner = b""
-        self.user = os.geteuid()
-        self._owner = ""
-        self._sessions = Sessions(self._folder, self.user, runtime)
-        self._documents = Documents(self._folder, self.user, runtime)
-        self._ear = Ear(runtime, self._folder, self.traits.poll)
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
         self._changes: list[SyncFileChanges | AsyncFileChanges] = []
@@ -102,11 +84,6 @@ class FileDriver(DocumentDriver, Mutex):
 
     async def open(self) -> None:
         await self.runtime.blocking(self._make_folder)
-
-    def _make_folder(self) -> None:
-        make_folder(self._folder)
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
 
     async def examine(self) -> Sequence[Finding]:
         # Imported by whoever asks: it brings in what starts processes.
@@ -134,89 +111,21 @@ class FileDriver(DocumentDriver, Mutex):
         self._sessions.abandon()
         self._ear.abandon()
 
-    # -- the session is the process itself -------------------------------------------
-
     async def start(self, owner: str, lost: Lost) -> str:
-        self._owner = owner.replace("\n", " ")
+        session = await super().start(owner, lost)
         self.owner = self._owner.encode()[:OWNER_BYTES_MAX]
-        session = self.runtime.unique()
-        self._sessions.begin(session)
         return session
 
     async def renew(self, session: str) -> None:
         for held in list(self._held.values()):
             if not await self.runtime.blocking(held.in_place):
                 raise SessionLost(f"the lock file {held.path} was deleted or replaced")
-        if not await self._do(self._sessions.in_place, session):
-            raise SessionLost("the session was ended, or its file was deleted or replaced")
+        await super().renew(session)
 
-    async def end(self, session: str) -> None:
-        try:
-            await self.runtime.finish(self._do(self._sessions.end, session))
-        finally:
-            for id, held in list(self._held.items()):
-                if held.session == session and self._held.pop(id, None) is not None:
-                    held.drop()
-        for roster in sorted(self._public.pop(session, ())):
-            await self.census(roster)  # buries its claims there, and tells the watchers
-
-    async def last_seen(self, session: str) -> float | None:
-        return 0.0 if await self.living((session,)) else None
-
-    async def living(self, sessions: Collection[str]) -> set[str]:
-        if all(session in self._sessions for session in sessions):
-            return set(sessions)
-        return await self._do(self._sessions.living, sessions)
-
-    # -- documents -------------------------------------------------------------------
-
-    async def claim(
-        self,
-        session: str,
-        roster: str,
-        id: str,
-        body: str,
-        width: int | None,
-        shared: bool = False,
-    ) -> Roll:
-        if not self._sessions.shown(session):
-            # To the end even if we are cancelled meanwhile: a file has to be closed again.
-            await self.runtime.finish(self._do(self._sessions.show, session, self._owner))
-        return await super().claim(session, roster, id, body, width, shared)
-
-    async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
-        if kind == "session":
-            lives = name in self._sessions or await self.living((name,))
-            return ({"owner": self._owner} if lives else None), None
-        document, version = await self._do(self._documents.load, kind, name)
-        if document is None and kind == "roster":
-            # Tokens go on from the clock's microseconds, as those of the locks do.
-            document = {"token": int(self.runtime.wall() * 1e6), "claims": []}
-        return document, version
-
-    async def save(self, kind: str, name: str, document: Document | None, version: Any) -> Any:
-        give_up = self.runtime.now() + self.patience
-        while True:
-            try:
-                return await self._do(self._documents.save, kind, name, document, version)
-            except BlockingIOError:
-                now = self.runtime.now()
-                if now >= give_up:
-                    path = document_path(self._folder, kind, name)
-                    raise Unavailable(f"{path}: a stopped process is saving it") from None
-            await self.runtime.sleep(now + SAVE_PAUSE_SECONDS * (0.5 + self.runtime.random()))
-
-    async def names(self, kind: str) -> Sequence[str]:
-        return await self._do(self._documents.names, kind)
-
-    async def listen(self, interest: Interest, wake: Wake) -> None:
-        await self._ear.listen(interest, wake)
-
-    def unlisten(self, interest: Interest) -> None:
-        self._ear.unlisten(interest)
-
-    async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-        return await self.runtime.blocking(functools.partial(work, *args, **more))
+    def _free(self, session: str) -> None:
+        for id, held in list(self._held.items()):
+            if held.session == session and self._held.pop(id, None) is not None:
+                held.drop()
 
     # -- the mutex ---------------------------------------------------------------------
 
