@@ -152,6 +152,7 @@ class Traits(NamedTuple):
     push: a waiter is woken by the backend, and does not depend on polling.
     poll: seconds between two looks where no push comes (an upper bound, with jitter).
     min_ttl: the shortest session, in seconds, that the backend can keep.
+    linger: a session that is not renewed is gone after so many TTLs.
     server: the backend is a server process, which can be restarted or cut off.
     rosters: it keeps rosters and records. Without them there are locks and nothing else:
         no semaphores, barriers, groups, watches, elections or partitions.
@@ -167,6 +168,7 @@ class Traits(NamedTuple):
     push: bool = True
     poll: float = 0.5
     min_ttl: float = 0.5
+    linger: float = 1.0
     server: bool = True
     rosters: bool = True
 

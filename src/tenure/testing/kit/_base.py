@@ -147,6 +147,8 @@ class Env:
         self.namespace = namespace
         self.traits = backend.traits()
         self.ttl = max(1.0, self.traits.min_ttl)
+        self.death = self.ttl * self.traits.linger
+        """How long a session that is not renewed may count, in seconds."""
         self.events: list[tenure.Event] = []
         self._names = 0
         self._coordinators: list[Any] = []

@@ -100,7 +100,7 @@ async def a_killed_party_does_not_count(env: Env) -> None:
     waiting = env.spawn(lambda: _meet(env, barrier))
     await _until_waiting(env, barrier, 2, 5)
     actor.kill()
-    await _until_waiting(env, barrier, 1, env.ttl + 2)
+    await _until_waiting(env, barrier, 1, env.death + 2)
     last = env.spawn(lambda: _meet(env, b.barrier(name, 3)))
     await _until_waiting(env, barrier, 2, 5)
     assert not waiting.done() and not last.done(), "let through by the dead"

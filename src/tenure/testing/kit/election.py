@@ -332,7 +332,7 @@ async def a_killed_leader_is_replaced_at_once(env: Env) -> None:
 @case(9, needs=(PROCESSES, DIES_BY_TTL))
 async def a_killed_leader_is_replaced_after_its_ttl(env: Env) -> None:
     """After SIGKILL of the leader the next candidate leads within the TTL plus one second."""
-    await _killed(env, env.ttl + 1.0)
+    await _killed(env, env.death + 1.0)
 
 
 async def _killed(env: Env, seconds: float) -> None:
@@ -369,7 +369,7 @@ async def who_is_chosen_and_killed_is_passed_over(env: Env) -> None:
     stood_down = env.spawn(lambda: env(term.stand_down(to="actor", timeout=30)))
     await env.until(lambda: not term.held(), 5, "the leader to resign")
     actor.kill()
-    limit = AT_ONCE_SECONDS_MAX if env.traits.frees_on_death else env.ttl * 1.3 + 1.5
+    limit = AT_ONCE_SECONDS_MAX if env.traits.frees_on_death else env.death * 1.3 + 1.5
     killed = tenure.now()
     second = await task.result()
     assert tenure.now() - killed <= limit, f"after {tenure.now() - killed:.2f} s"

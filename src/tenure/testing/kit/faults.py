@@ -92,7 +92,7 @@ async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
     other = await waiter.result()
     assert tenure.now() >= lost_at[0]
     if not env.traits.frees_on_death:
-        assert tenure.now() - cut <= env.ttl + 1.5
+        assert tenure.now() - cut <= env.death + 1.5
     assert other.token > lease.token
     await env(other.release())
 
@@ -484,7 +484,7 @@ async def a_cut_off_waiter_is_passed_over(env: Env) -> None:
     await env.until_footprint(lambda count: count > base, 5, "the waiter to queue")
     proxy.black_hole()
     await env(lease.release())
-    second = await env(c.lock(name).acquire(timeout=env.ttl + 2))
+    second = await env(c.lock(name).acquire(timeout=env.death + 2))
     assert not cut_off.done()
     proxy.heal()
     await env.pause(0.3)

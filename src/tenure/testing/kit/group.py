@@ -311,7 +311,7 @@ async def a_killed_member_is_gone_in_time(env: Env) -> None:
     assert "token" in joined, joined
     assert await ids(env, a.group(name)) == ("one",)
     actor.kill()
-    await until_ids(env, a.group(name), set(), env.ttl + 1.5)
+    await until_ids(env, a.group(name), set(), env.death + 1.5)
     member = await env(a.group(name).join(member="one", timeout=env.ttl))
     assert member.token > joined["token"]
     await env(member.leave())
@@ -329,7 +329,7 @@ async def a_paused_member_is_gone_and_knows(env: Env) -> None:
     actor.stop()
     await env.pause(env.ttl)
     if not env.traits.frees_on_death:
-        await until_ids(env, a.group(name), set(), 1.5)
+        await until_ids(env, a.group(name), set(), env.death - env.ttl + 1.5)
     actor.resume()
     assert not actor.do("state", name=name)["held"]
 
@@ -345,7 +345,7 @@ async def a_member_that_is_cut_off_joins_again(env: Env) -> None:
     lost: list[float] = []
     member.on_lost(lambda lease: lost.append(tenure.now()))
     proxy.black_hole()
-    await until_ids(env, b.group(name), set(), env.ttl + 1.5)
+    await until_ids(env, b.group(name), set(), env.death + 1.5)
     assert lost and not member.held()
     proxy.heal()
     again = await env(a.group(name).join(timeout=10))

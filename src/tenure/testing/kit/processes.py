@@ -89,7 +89,7 @@ async def a_killed_holder_frees_after_its_ttl(env: Env) -> None:
     name = env.name()
     old = actor.do("acquire", name=name)["token"]
     actor.kill()
-    lease = await _take_over(env, name, env.ttl + 1.0)
+    lease = await _take_over(env, name, env.death + 1.0)
     assert lease.token > old
     await env(lease.release())
 
@@ -111,7 +111,7 @@ async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     killed = tenure.now()
     await env(lease.release())
     await env((await waiter.result()).release())
-    limit = AT_ONCE_SECONDS_MAX if env.traits.frees_on_death else env.ttl + 1.0
+    limit = AT_ONCE_SECONDS_MAX if env.traits.frees_on_death else env.death + 1.0
     assert tenure.now() - killed <= limit + 0.5
 
 
@@ -126,7 +126,7 @@ async def a_paused_holder_is_fenced_and_knows(env: Env) -> None:
     name = env.name()
     old = actor.do("acquire", name=name)["token"]
     actor.stop()
-    lease = await _take_over(env, name, env.ttl + 1.5)
+    lease = await _take_over(env, name, env.death + 1.5)
     assert lease.token > old, "the paused holder could not be fenced off"
     actor.send(do="state", name=name)
     actor.resume()
@@ -202,7 +202,7 @@ async def _interrupted_asyncio(env: Env) -> None:
     await env.pause(0.3)
     actor.interrupt()
     await env(lease.release())
-    limit = 5.0 if env.traits.frees_on_death else env.ttl + 2.0
+    limit = 5.0 if env.traits.frees_on_death else env.death + 2.0
     await env((await env(b.lock(name).acquire(timeout=limit))).release())
 
 

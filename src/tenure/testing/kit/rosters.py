@@ -16,7 +16,7 @@ from ._party import Party, refused
 from .basic import HOSTILE_NAMES
 
 DEAD_SECONDS_MAX = 1.5
-"""How much longer than a TTL the dead may count: one second, and half for a loaded machine."""
+"""How much longer than they linger the dead may count: a second, and half for a loaded machine."""
 
 
 # -- claims ------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ async def rosters_of_two_namespaces_never_meet(env: Env) -> None:
 
 async def _until_buried(env: Env, looks: dict[str, Any]) -> None:
     """Each of the looks comes true before the dead have counted for too long."""
-    give_up = tenure.now() + env.ttl + DEAD_SECONDS_MAX
+    give_up = tenure.now() + env.death + DEAD_SECONDS_MAX
     while looks:
         for what in list(looks):
             if await looks[what]():

@@ -279,7 +279,7 @@ async def a_killed_reader_or_writer_frees_after_its_ttl(env: Env) -> None:
     """After SIGKILL of a reader the writers have their turn within the TTL plus one second, of a
     writer the readers."""
     for died_shared in (True, False):
-        await _after_a_kill(env, died_shared, env.ttl + 1.0)
+        await _after_a_kill(env, died_shared, env.death + 1.0)
 
 
 @case(6, needs=(SHARED,), flavours=("asyncio",))

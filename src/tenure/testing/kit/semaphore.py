@@ -119,7 +119,7 @@ async def a_killed_holders_permit_comes_back(env: Env) -> None:
     actor.kill()
     killed = tenure.now()
     permit = await waiter.result()
-    assert tenure.now() - killed <= (1.0 if env.traits.frees_on_death else env.ttl + 1.0)
+    assert tenure.now() - killed <= (1.0 if env.traits.frees_on_death else env.death + 1.0)
     assert permit.token > dead
     assert mine.held()
     await _release(env, [mine, permit])

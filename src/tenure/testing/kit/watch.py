@@ -397,7 +397,7 @@ async def a_killed_member_has_an_heir(env: Env) -> None:
     assert "token" in actor.do("join", group=name, member="one", estate="jobs")
     actor.kill()
     killed = tenure.now()
-    await env.until(lambda: heard, 2 * env.ttl + 1, "the heir")
-    assert tenure.now() - killed < 1.5 * env.ttl + 1.5
+    await env.until(lambda: heard, 2 * env.death + 1, "the heir")
+    assert tenure.now() - killed < 1.5 * env.death + 1.5
     assert heard == ["jobs"]
     await env(subscription.close())
