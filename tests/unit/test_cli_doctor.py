@@ -238,7 +238,7 @@ def test_a_file_system_that_takes_no_locks(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: Any) -> None:
         raise OSError(37, "no locks available")
 
-    monkeypatch.setattr(lockprobe.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     (found,) = (each for each in examine(tmp_path) if each.severity == "error")
     assert "takes no locks" in found.text
 

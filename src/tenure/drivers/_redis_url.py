@@ -11,7 +11,7 @@ _TLS_OPTIONS = {"ca", "cert", "key", "verify"}
 
 def settings(url: Url, patience: float) -> Settings:
     """The wire's settings; `InvalidURL` if the URL does not fit its scheme."""
-    known = {"connections"}
+    known = {"connections", "wait_replicas"}
     path = service = ""
     hosts = url.hosts
     if url.scheme == "unix":

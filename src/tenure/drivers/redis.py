@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from .._model import Claim, Finding, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Url
-from ..errors import ProtocolError, SessionLost
+from ..errors import ProtocolError, SessionLost, TenureError, Unavailable
 from ..wires import redis as wires
 from ._redis_ear import Ear
 from ._redis_lua import (
@@ -29,10 +29,13 @@ from ._redis_lua import (
     SEEN,
     WITHDRAW,
 )
+from ._redis_replicas import Replicas, TooFewReplicas, wanted
 from ._redis_url import settings
 from .base import Driver, Lost, Wake
 
 T = TypeVar("T")
+
+_Ask = Callable[[bytes], Awaitable[wires.Reply]]
 
 
 class _Begun(NamedTuple):
@@ -64,6 +67,11 @@ class RedisDriver(Driver):
         self._sessions: dict[str, _Session] = {}
         self._begun = 0
         self._wire = wires.wire(settings(url, self.patience), runtime.flavour)
+        count = wanted(url)
+        self._replicas = (
+            Replicas(self._wire, self._counter, count, self.patience) if count else None
+        )
+        self._enter = self._wire.ask if self._replicas is None else self._replicas.entered
         channel = self._prefix + b"w:" + self._mailbox.encode()
         self._ear = Ear(self._wire, runtime, channel, self.patience)
 
@@ -94,7 +102,9 @@ class RedisDriver(Driver):
         return session
 
     async def renew(self, session: str) -> None:
-        if await self._wire.command(b"PEXPIRE", self._session_key(session), self._ttl_ms) != 1:
+        ask = self._wire.ask if self._replicas is None else self._replicas.renewed
+        key = self._session_key(session)
+        if await ask(wires.packed_command(b"PEXPIRE", key, self._ttl_ms)) != 1:
             raise _lost()
 
     async def end(self, session: str) -> None:
@@ -132,16 +142,20 @@ class RedisDriver(Driver):
         if shared:
             keys = self._keys(roster, known.key, self._counter)
             words = (self._prefix, _member(session, id, shared), _utf8(body), width or 0)
-            reply = await self._run(CLAIM_SHARED, *keys, *words)
+            script, packed = CLAIM_SHARED, CLAIM_SHARED.begin(*keys, *words, more=0)
         else:
             begun = known.begun.get(roster) or self._begin(known, roster)
             member = f"{session} {id}".encode()
             tail = _TAILS.get((body, width)) or _tail(body, width)
             packed = b"%b$%d\r\n%b\r\n%b" % (begun.claim, len(member), member, tail)
+            script = CLAIM
+        try:
             try:
-                reply = await self._wire.ask(packed)
+                reply = await self._enter(packed)
             except wires.ScriptMissing:
-                reply = await self._teach(CLAIM, packed)
+                reply = await self._teach(script, packed, self._enter)
+        except TooFewReplicas as error:
+            raise await self._given_up(error, session, roster, id, width or 1) from error
         if type(reply) is int and reply > 0:
             mine = Claim(roster, id, session, reply, known.owner, body, shared)
             return Roll((mine,), mine)
@@ -159,7 +173,7 @@ class RedisDriver(Driver):
             try:
                 await self._wire.ask(packed)
             except wires.ScriptMissing:
-                await self._teach(WITHDRAW, packed)
+                await self._teach(WITHDRAW, packed, self._wire.ask)
         if known.public:
             known.public.discard((roster, id))
 
@@ -273,12 +287,22 @@ class RedisDriver(Driver):
         try:
             return await self._wire.ask(packed)
         except wires.ScriptMissing:
-            return await self._teach(script, packed)
+            return await self._teach(script, packed, self._wire.ask)
 
-    async def _teach(self, script: wires.Script, packed: bytes) -> wires.Reply:
+    async def _teach(self, script: wires.Script, packed: bytes, ask: _Ask) -> wires.Reply:
         """Load the script, which is what a server needs once after each of its starts."""
         await self._wire.command(b"SCRIPT", b"LOAD", script.text)
-        return await self._wire.ask(packed)
+        return await ask(packed)
+
+    async def _given_up(
+        self, error: TooFewReplicas, session: str, roster: str, id: str, width: int
+    ) -> TenureError:
+        """Withdraw a claim that too few replicas have; return what to tell the caller."""
+        try:
+            await self.withdraw(session, roster, id, width)
+        except Unavailable:
+            return error  # it may stand
+        return Unavailable(str(error))
 
     async def _scan(
         self,

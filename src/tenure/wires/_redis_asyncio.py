@@ -64,13 +64,27 @@ class AsyncioLink(asyncio.Protocol):
 
     async def call_within(self, packed: bytes, patience: float) -> Reply:
         await self.send(packed, patience)
+        reply = await self._reply(patience)
+        self._check_quiet()
+        return reply
+
+    async def series(self, packed: bytes, count: int, patience: float) -> list[Reply]:
+        until = self._loop.time() + patience
+        await self.send(packed, patience)
+        replies = [await self._reply(until - self._loop.time()) for _ in range(count)]
+        self._check_quiet()
+        return replies
+
+    async def _reply(self, patience: float) -> Reply:
         reply = await self.receive(patience)
         if reply is MORE:
             late = TimeoutError(f"none within {patience:.3g} s")
             raise unanswered(late, self._label) from late
-        if self._replies or self._reader.has_data():
-            raise ProtocolError(f"{self._label}: more than one reply to one command")
         return reply
+
+    def _check_quiet(self) -> None:
+        if self._replies or self._reader.has_data():
+            raise ProtocolError(f"{self._label}: more replies than commands")
 
     async def send(self, packed: bytes, patience: float) -> None:
         # The transport buffers what the kernel does not take, so this never waits.

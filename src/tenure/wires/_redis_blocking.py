@@ -87,14 +87,17 @@ class BlockingLink:
         return reply
 
     async def call_within(self, packed: bytes, patience: float) -> Reply:
+        return (await self.series(packed, 1, patience))[0]
+
+    async def series(self, packed: bytes, count: int, patience: float) -> list[Reply]:
         until = time.monotonic() + patience
         await self.send(packed, patience)
-        reply = await self._reply(until, patience)
+        replies = [await self._reply(until, patience) for _ in range(count)]
         if self._kernel:
             self._socket.settimeout(None)
         if self._reader.has_data():
-            raise ProtocolError(f"{self._label}: more than one reply to one command")
-        return reply
+            raise ProtocolError(f"{self._label}: more replies than commands")
+        return replies
 
     async def _reply(self, until: float, patience: float) -> Reply:
         reply = await self.receive(until - time.monotonic())

@@ -43,6 +43,7 @@ __all__ = [
     "Settings",
     "Tls",
     "Wire",
+    "packed_command",
     "wire",
     "word",
 ]
@@ -62,6 +63,11 @@ class Script:
         """A packed call with these words, of which so `more` are still to follow."""
         packed = pack((b"EVALSHA", self.digest, *words))
         return b"*%d\r\n%b" % (2 + len(words) + more, packed.partition(b"\r\n")[2])
+
+
+def packed_command(*words: Word) -> bytes:
+    """A command as it goes over the wire."""
+    return pack(words)
 
 
 def word(data: bytes) -> bytes:
@@ -86,6 +92,10 @@ class Link(Protocol):
 
     async def call_within(self, packed: bytes, patience: float) -> Reply:
         """The same, with another patience than the wire's own."""
+        ...
+
+    async def series(self, packed: bytes, count: int, patience: float) -> list[Reply]:
+        """The same with several commands; returns as many replies."""
         ...
 
     async def send(self, packed: bytes, patience: float) -> None:
@@ -160,6 +170,14 @@ class Wire(ABC, Generic[L]):
             raise self._refused(str(reply))
         return reply
 
+    async def series(self, packed: bytes, count: int) -> list[Reply]:
+        """Carry out several commands in one exchange; raises for the first that was refused."""
+        replies = await self._series(packed, count)
+        for reply in replies:
+            if type(reply) is hiredis.ReplyError:
+                raise self._refused(str(reply))
+        return replies
+
     async def command(self, *words: Word) -> Reply:
         """Carry out one command."""
         return await self.ask(pack(words))
@@ -216,6 +234,9 @@ class Wire(ABC, Generic[L]):
 
     async def _ask_anew(self, packed: bytes) -> Reply:
         """The same as `ask`, when no connection is at hand."""
+        return (await self.series(packed, 1))[0]
+
+    async def _series(self, packed: bytes, count: int) -> list[Reply]:
         patience = self.settings.patience
         until = time.monotonic() + patience
         link = await self._take(until)
@@ -226,15 +247,13 @@ class Wire(ABC, Generic[L]):
             self._returned()
             raise Unavailable(f"{self.settings.label}: connecting took too long; it is done now")
         try:
-            reply = await link.call_within(packed, left(until))
+            replies = await link.series(packed, count, left(until))
         except BaseException as error:
             self._failed(link, error)
             raise
         self._free.append(link)
         self._returned()
-        if type(reply) is hiredis.ReplyError:
-            raise self._refused(str(reply))
-        return reply
+        return replies
 
     async def _take(self, until: float) -> L:
         """An idle connection, or a new one, or one that comes free in time."""
