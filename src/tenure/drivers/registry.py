@@ -44,6 +44,8 @@ BUILT_IN = {
         Entry("postgres", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
         Entry("etcd", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
         Entry("etcds", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
+        Entry("consul", "tenure.drivers.consul", "ConsulDriver"),
+        Entry("consul+https", "tenure.drivers.consul", "ConsulDriver"),
     )
 }
 

@@ -1,0 +1,117 @@
+"""What in a Consul cluster's configuration would break coordination."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from .._model import Finding
+from ..errors import BackendError, InvalidArgument
+from ..wires.consul import ConsulWire
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_OLDEST = (1, 7)
+
+
+async def check_ttl(wire: ConsulWire, ttl: float) -> None:
+    """`InvalidArgument` if the agent is a server and says that it allows no such session."""
+    try:
+        least = _least(await wire.ask("agent/self"))
+    except BackendError:
+        return  # it may not be asked; then the first session shows it
+    if least is not None and ttl < least:
+        raise InvalidArgument(
+            f"consul: the servers allow no session shorter than {least:g} s (session_ttl_min), "
+            f"and the ttl is {ttl:g} s; choose a longer ttl, or set session_ttl_min on every server"
+        )
+
+
+async def examine(wire: ConsulWire, ttl: float) -> list[Finding]:
+    """The findings; what may not be read is one, too."""
+    found: list[Finding] = []
+    for look in (_cluster, _agent):
+        try:
+            found += await look(wire, ttl)
+        except BackendError as error:
+            text = f"It could not be read: {error}"
+            advice = "Give the token agent:read, or ask somebody who may read it."
+            found.append(Finding("note", look.__name__.strip("_"), text, advice))
+    return found
+
+
+async def _cluster(wire: ConsulWire, ttl: float) -> list[Finding]:
+    found = []
+    leader, peers = await wire.ask("status/leader"), await wire.ask("status/peers")
+    if not leader:
+        text = "The cluster has no leader: nothing can be locked, and nothing is renewed."
+        found.append(Finding("error", "leader: none", text, "See to it that most servers run."))
+    count = len(peers or ())
+    if count == 1:
+        text = "While this one server is down nothing can be locked, and leases are lost."
+        advice = "Run three servers, or five, on different machines."
+        found.append(Finding("warning", "servers: 1", text, advice))
+    elif count and count % 2 == 0:
+        text = f"{count} servers outlast no more failures than {count - 1}."
+        found.append(Finding("note", f"servers: {count}", text, "Run an odd number of servers."))
+    return found
+
+
+async def _agent(wire: ConsulWire, ttl: float) -> list[Finding]:
+    answer = await wire.ask("agent/self")
+    debug = answer.get("DebugConfig") or {}
+    return [*_session(answer, ttl), *_mode(debug), *_access(debug), *_version(answer)]
+
+
+def _session(answer: dict[str, Any], ttl: float) -> Iterator[Finding]:
+    least = _least(answer)
+    if least is None:
+        text = "This agent is no server, so what session the servers allow is not known here."
+        advice = "If sessions are refused, choose a longer ttl, or set it on every server."
+        yield Finding("note", "session_ttl_min", text, advice)
+    elif ttl < least:
+        text = f"No session may be shorter, and the ttl is {ttl:g} s: there will be none."
+        advice = "Choose a longer ttl, or set session_ttl_min on every server."
+        yield Finding("error", f"session_ttl_min: {least:g} s", text, advice)
+
+
+def _mode(debug: dict[str, Any]) -> Iterator[Finding]:
+    if debug.get("DevMode"):
+        text = "Nothing is kept on disk: after a restart all is free, and tokens begin anew."
+        yield Finding("error", "dev mode", text, "Start the agent without -dev.")
+
+
+def _access(debug: dict[str, Any]) -> Iterator[Finding]:
+    policy = debug.get("ACLDefaultPolicy", debug.get("ACLResolverSettings", {}))
+    if isinstance(policy, dict):
+        policy = policy.get("ACLDefaultPolicy")
+    if debug.get("ACLsEnabled") is False:
+        text = "Whoever reaches an agent can take, free and delete everything."
+        yield Finding("note", "acl.enabled: false", text, "Turn access control on.")
+    elif policy == "allow":
+        text = "Whoever has no token can take, free and delete what no policy names."
+        yield Finding("note", "acl.default_policy: allow", text, "Set the policy to deny.")
+
+
+def _version(answer: dict[str, Any]) -> Iterator[Finding]:
+    text = str((answer.get("Config") or {}).get("Version", ""))
+    numbers = tuple(int(each) for each in re.findall(r"\d+", text)[:2])
+    if numbers and numbers < _OLDEST:
+        said = "Older than 1.7 it ties every session to the health of the agent asked."
+        yield Finding("error", f"version {text}", said, "Use Consul 1.7 or newer.")
+
+
+def _least(answer: dict[str, Any]) -> float | None:
+    """The shortest session that the servers allow, in seconds; None if the agent is none."""
+    debug = answer.get("DebugConfig") or {}
+    if not (answer.get("Config") or {}).get("Server"):
+        return None
+    return seconds(str(debug.get("SessionTTLMin", "")))
+
+
+def seconds(text: str) -> float | None:
+    """What Go calls a duration, such as `1m30s`, in seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
