@@ -44,6 +44,8 @@ BUILT_IN = {
         Entry("postgres", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
         Entry("etcd", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
         Entry("etcds", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
+        Entry("etcd3+http", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
+        Entry("etcd3+https", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
         Entry("consul", "tenure.drivers.consul", "ConsulDriver"),
         Entry("consul+https", "tenure.drivers.consul", "ConsulDriver"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 
@@ -82,6 +83,14 @@ class BlockingLink:
             self.reader.feed(data)
         elif not self.reader.end():
             raise ConnectionResetError("the server closed the connection")
+
+    def fileno(self) -> int:
+        """The descriptor, to wait for several connections at once."""
+        return self._socket.fileno()
+
+    def pending(self) -> bool:
+        """Whether bytes are at hand of which the descriptor shows nothing any more."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):

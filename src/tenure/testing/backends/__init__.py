@@ -7,7 +7,7 @@ server, and hands the class to `tenure.testing.kit.conformance`.
 from __future__ import annotations
 
 from ._base import Backend, ServerBackend
-from ._etcd import EtcdBackend
+from ._etcd import EtcdBackend, EtcdGatewayBackend
 from ._file import FileBackend
 from ._memory import MemoryBackend
 from ._postgresql import PostgresqlBackend
@@ -19,6 +19,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     RedisBackend,
     PostgresqlBackend,
     EtcdBackend,
+    EtcdGatewayBackend,
 )
 """Those of the built-in drivers, in the order of the tables."""
 
@@ -26,6 +27,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "EtcdBackend",
+    "EtcdGatewayBackend",
     "FileBackend",
     "MemoryBackend",
     "PostgresqlBackend",

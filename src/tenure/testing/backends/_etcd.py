@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from ..servers import EtcdServer
+from ..servers import EtcdGatewayServer, EtcdServer
 from ._base import ServerBackend
 
 
@@ -26,3 +26,13 @@ class EtcdBackend(ServerBackend):
         keys = [base64.b64decode(each["key"]) for each in found]
         # A session's own key and a record are no claims.
         return len([key for key in keys if b"//" not in key and b"/!/" not in key])
+
+
+class EtcdGatewayBackend(EtcdBackend):
+    """One etcd, over its HTTP gateway."""
+
+    name = "etcd-gateway"
+    scheme = "etcd3+http"
+
+    def make_server(self) -> EtcdServer:
+        return EtcdGatewayServer()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ._base import Server
 from ._consul import ConsulCluster, ConsulServer
-from ._etcd import EtcdServer
+from ._etcd import EtcdGatewayServer, EtcdServer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
 from ._run import free_port
@@ -25,6 +25,7 @@ __all__ = [
     "Certificates",
     "ConsulCluster",
     "ConsulServer",
+    "EtcdGatewayServer",
     "EtcdServer",
     "PostgresServer",
     "RedisSentinel",

@@ -24,6 +24,8 @@ class EtcdServer(Server):
     """etcd; with a password, authentication is on and `user` (root by default) has it."""
 
     kind: ClassVar[str] = "etcd"
+    schemes: ClassVar[tuple[str, str]] = ("etcd", "etcds")
+    """Those of the URL without TLS and with it."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class EtcdServer(Server):
     def url_at(self, port: int) -> str:
         """The backend URL with another port: that of a proxy, for instance."""
         options = urlencode(self._tls_options())
-        scheme = "etcds" if self.tls else "etcd"
+        scheme = self.schemes[self.tls]
         return f"{scheme}://{self._authority(port)}{'?' if options else ''}{options}"
 
     def call(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
@@ -148,6 +150,12 @@ class EtcdServer(Server):
             self.call("auth/user/grant", {"user": self.user, "role": "everything"})
         self.call("auth/enable")
         self._secured = True
+
+
+class EtcdGatewayServer(EtcdServer):
+    """etcd, for clients of its HTTP gateway."""
+
+    schemes: ClassVar[tuple[str, str]] = ("etcd3+http", "etcd3+https")
 
 
 @functools.cache
