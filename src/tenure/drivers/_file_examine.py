@@ -25,7 +25,7 @@ _LAYERS = {"overlay", "aufs"}
 
 def examine(folder: str, user: int, patience: float) -> list[Finding]:
     """The findings about a folder that exists; never raises."""
-    found = [*_kind(folder), *_room(folder), *_rights(folder, user)]
+    found = [*_kind(folder), *room(folder), *_rights(folder, user)]
     try:
         verdict = probe(folder, patience)
     except OSError as error:
@@ -91,7 +91,8 @@ def file_system(mounts: str, path: str) -> str | None:
     return found
 
 
-def _room(folder: str) -> Iterator[Finding]:
+def room(folder: str) -> Iterator[Finding]:
+    """Whether there is space left on the folder's file system."""
     try:
         found = os.statvfs(folder)
     except OSError:

@@ -80,13 +80,18 @@ def lock_name(file: str, line: bytes) -> str:
     stem = file.removesuffix(LOCK_SUFFIX)
     if _PLAIN.fullmatch(stem):
         return stem
-    told = re.sub(
-        r"\\(.)", lambda pair: "\n" if pair[1] == "n" else pair[1], line.decode(errors="replace")
-    )
+    told = told_name(line)
     start = stem.partition("~")[0]
     if file_name(told) == stem or (told.endswith(CUT) and _start(told) == start):
         return told
     return start + CUT
+
+
+def told_name(line: bytes) -> str:
+    """The name that a line of `lock_file` tells."""
+    return re.sub(
+        r"\\(.)", lambda pair: "\n" if pair[1] == "n" else pair[1], line.decode(errors="replace")
+    )
 
 
 def make_folder(path: str) -> None:

@@ -31,6 +31,8 @@ SWEEP_MAX = 16
 """How many files of others one looks at when one makes a file of one's own."""
 
 TRIES = 10
+OWNER_BYTES_MAX = 400
+"""Of the owner's name, in the file's first line."""
 
 _KIND = "a session"
 _without_file: set[str] = set()
@@ -57,6 +59,10 @@ class Sessions:
     def shown(self, session: str) -> bool:
         """Say whether the session is ours and has a file that others can find."""
         return session in self._named
+
+    def file(self, session: str) -> int:
+        """The session's open file; negative if it has none, or is over."""
+        return self._ours.get(session, -1)
 
     def begin(self, session: str) -> None:
         """The session is ours from now on."""
@@ -85,8 +91,8 @@ class Sessions:
                     # Locked before anybody can find it: a session's file that is not locked
                     # has lost its owner, for ever.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    line = f"{self._runtime.wall():.0f} {owner}\n"
-                    os.pwrite(file, line.encode(errors="replace"), 0)
+                    told = owner.encode(errors="replace")[:OWNER_BYTES_MAX]
+                    os.pwrite(file, b"%d %b\n" % (self._runtime.wall(), told), 0)
                     os.rename(beside, path)
                     kept = True
                     self._named.add(session)
