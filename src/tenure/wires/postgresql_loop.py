@@ -198,7 +198,7 @@ class LoopLink(Link):
     async def _reply(self) -> asyncio.CancelledError | None:
         """Wait for the reply, even through a cancellation, which is then returned."""
         cancelled: asyncio.CancelledError | None = None
-        timer = self._loop.call_later(self._patience, self.end, "no reply in time")
+        timer = self._loop.call_later(self._patience, self._late)
         try:
             while self._pending and self.reason is None:
                 self._waiter = self._loop.create_future()
@@ -211,6 +211,11 @@ class LoopLink(Link):
         if self.reason is not None and cancelled is None:
             raise self._unknown()
         return cancelled
+
+    def _late(self) -> None:
+        # A loop that was held up finds the reply and the end of the time at once.
+        if self._pending:
+            self.end("no reply in time")
 
     def _readable(self) -> None:
         pgconn = self._pgconn

@@ -71,6 +71,9 @@ class Case:
     body: Body
     needs: tuple[Need, ...]
     flavours: tuple[Flavour, ...]
+    timed: bool
+    """Whether it waits for the TTL, which is short then. With a longer one, the other cases do
+    not depend on how busy the machine is."""
 
     def unmet(self, traits: Traits) -> str | None:
         """Why the case does not apply to a driver; None if it does."""
@@ -88,16 +91,20 @@ _LOCKS_ONLY = frozenset({"basic", "faults", "processes", "rwlock", "objectlock"}
 
 
 def case(
-    *rules: int, needs: tuple[Need, ...] = (), flavours: tuple[Flavour, ...] = FLAVOURS
+    *rules: int,
+    needs: tuple[Need, ...] = (),
+    flavours: tuple[Flavour, ...] = FLAVOURS,
+    timed: bool = False,
 ) -> Callable[[Body], Body]:
-    """Register a case. `rules` are the lease rules that it defends."""
+    """Register a case. `rules` are the lease rules that it defends; `timed` if it needs a TTL
+    that is over soon."""
 
     def register(body: Body) -> Body:
         name = getattr(body, "__name__", "")
         text = " ".join((inspect.getdoc(body) or "").split())
         module = body.__module__.rpartition(".")[2]
         wanted = needs if module in _LOCKS_ONLY else (ROSTERS, *needs)
-        CASES.append(Case(name, rules, text, body, wanted, flavours))
+        CASES.append(Case(name, rules, text, body, wanted, flavours, timed))
         return body
 
     return register
@@ -141,12 +148,14 @@ class Task:
 class Env:
     """The world of one run of one case: a flavour, a backend, and a namespace of its own."""
 
-    def __init__(self, backend: Backend, flavour: Flavour, namespace: str) -> None:
+    def __init__(
+        self, backend: Backend, flavour: Flavour, namespace: str, timed: bool = True
+    ) -> None:
         self.backend = backend
         self.flavour = flavour
         self.namespace = namespace
         self.traits = backend.traits()
-        self.ttl = max(1.0, self.traits.min_ttl)
+        self.ttl = max(1.0, self.traits.min_ttl) * (1.0 if timed else 4.0)
         self.death = self.ttl * self.traits.linger
         """How long a session that is not renewed may count, in seconds."""
         self.events: list[tenure.Event] = []
@@ -246,7 +255,7 @@ class Env:
 
 def run(case: Case, backend: Backend, flavour: Flavour, namespace: str) -> None:
     """Run one case once; raises whatever it finds."""
-    env = Env(backend, flavour, namespace)
+    env = Env(backend, flavour, namespace, case.timed)
 
     async def whole() -> None:
         try:

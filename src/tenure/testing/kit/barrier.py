@@ -88,7 +88,7 @@ async def giving_up_and_passing_never_both(env: Env) -> None:
     assert await env(clients[0].barrier(name, 2).waiting()) == 0
 
 
-@case(6, needs=(PROCESSES,))
+@case(6, needs=(PROCESSES,), timed=True)
 async def a_killed_party_does_not_count(env: Env) -> None:
     """A party that was killed while it waited is not one of those who pass."""
     a, b = await env.connect(), await env.connect()

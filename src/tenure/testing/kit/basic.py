@@ -90,7 +90,7 @@ async def a_second_acquire_contends(env: Env) -> None:
     await env(lease.release())
 
 
-@case(1)
+@case(1, timed=True)
 async def any_thread_may_use_a_lease(env: Env) -> None:
     """A lease is a handle: another thread or task asks it, outlives a renewal, and releases it."""
     a, b = await env.connect(), await env.connect()
@@ -356,7 +356,7 @@ async def shared_locks_are_refused(env: Env) -> None:
         assert "shared" in str(error)
 
 
-@case(11)
+@case(11, timed=True)
 async def hooks_hear_of_everything(env: Env) -> None:
     """The event hook hears acquired, waited, renewed and released; its own errors harm nothing."""
     events: list[tenure.Event] = []
@@ -425,7 +425,7 @@ async def closing_releases_and_ends(env: Env) -> None:
         pass
 
 
-@case(6, 12)
+@case(6, 12, timed=True)
 async def closing_turns_away_who_waits_at_the_backend(env: Env) -> None:
     """An acquire that waits for another client ends soon when its own coordinator is closed."""
     a, b = await env.connect(), await env.connect()

@@ -292,7 +292,7 @@ async def who_is_not_there_cannot_be_chosen(env: Env) -> None:
     await env((await task.result()).resign())
 
 
-@case()
+@case(timed=True)
 async def who_is_chosen_and_gives_up_keeps_nobody_waiting(env: Env) -> None:
     """If the chosen candidate never takes the lead, the others stand aside for a bounded time."""
     a, b = await env.connect(owner="a"), await env.connect(owner="b")
@@ -323,13 +323,13 @@ async def who_is_chosen_and_gives_up_keeps_nobody_waiting(env: Env) -> None:
     await session.driver.withdraw(life.id, roster, ghost + ".again")
 
 
-@case(9, needs=(PROCESSES, SEES_DEATH))
+@case(9, needs=(PROCESSES, SEES_DEATH), timed=True)
 async def a_killed_leader_is_replaced_at_once(env: Env) -> None:
     """After SIGKILL of the leader the next candidate leads at once, and observers see it."""
     await _killed(env, AT_ONCE_SECONDS_MAX)
 
 
-@case(9, needs=(PROCESSES, DIES_BY_TTL))
+@case(9, needs=(PROCESSES, DIES_BY_TTL), timed=True)
 async def a_killed_leader_is_replaced_after_its_ttl(env: Env) -> None:
     """After SIGKILL of the leader the next candidate leads within the TTL plus one second."""
     await _killed(env, env.death + 1.0)
@@ -355,7 +355,7 @@ async def _killed(env: Env, seconds: float) -> None:
     await env(term.resign())
 
 
-@case(9, needs=(PROCESSES,))
+@case(9, needs=(PROCESSES,), timed=True)
 async def who_is_chosen_and_killed_is_passed_over(env: Env) -> None:
     """If the chosen candidate is killed, the election has another leader soon."""
     a, b = await env.connect(owner="a"), await env.connect(owner="b")
@@ -377,7 +377,7 @@ async def who_is_chosen_and_killed_is_passed_over(env: Env) -> None:
     await env(second.resign())
 
 
-@case(3, 4, 9, needs=(PROCESSES, EXPIRES, DIES_BY_TTL))
+@case(3, 4, 9, needs=(PROCESSES, EXPIRES, DIES_BY_TTL), timed=True)
 async def a_paused_leader_is_fenced_and_knows(env: Env) -> None:
     """Stopped beyond its TTL, a leader is replaced; its first question on waking says so, and it
     can publish nothing."""
@@ -399,7 +399,7 @@ async def a_paused_leader_is_fenced_and_knows(env: Env) -> None:
     await env(term.resign())
 
 
-@case(3, 4, needs=(SERVER, OUTLIVES_CONNECTION))
+@case(3, 4, needs=(SERVER, OUTLIVES_CONNECTION), timed=True)
 async def a_leader_cut_off_knows_before_another_leads(env: Env) -> None:
     """Cut off, a leader's term is lost by its deadline, and only then another's begins."""
     proxy = env.proxy()

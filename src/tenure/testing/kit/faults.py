@@ -29,7 +29,7 @@ async def _free(env: Env, name: str, seconds: float) -> None:
     await env((await env(c.lock(name).acquire(timeout=seconds))).release())
 
 
-@case(2, needs=(SERVER, EXPIRES))
+@case(2, needs=(SERVER, EXPIRES), timed=True)
 async def the_deadline_counts_from_the_request(env: Env) -> None:
     """However late the replies come, the deadline is less than a TTL after the request was sent."""
     proxy = env.proxy()
@@ -59,7 +59,7 @@ async def the_deadline_counts_from_the_request(env: Env) -> None:
     await env(lease.release())
 
 
-@case(3, 4, needs=(SERVER, EXPIRES))
+@case(3, 4, needs=(SERVER, EXPIRES), timed=True)
 async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
     """While renewals hang in a black hole, the lease is in doubt, then lost by its deadline; only
     then is another granted."""
@@ -97,7 +97,7 @@ async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
     await env(other.release())
 
 
-@case(4, needs=(ENDS_WITH_CONNECTION,))
+@case(4, needs=(ENDS_WITH_CONNECTION,), timed=True)
 async def a_lost_connection_is_a_lost_lease_at_once(env: Env) -> None:
     """Where the lock lives on a connection, its end is a loss at once, long before the deadline."""
     proxy = env.proxy()
@@ -118,7 +118,7 @@ async def a_lost_connection_is_a_lost_lease_at_once(env: Env) -> None:
     await env(again.release())
 
 
-@case(4, needs=(OUTLIVES_CONNECTION,))
+@case(4, needs=(OUTLIVES_CONNECTION,), timed=True)
 async def a_cut_that_heals_keeps_the_lease(env: Env) -> None:
     """Cut off for less than the TTL, a lease is in doubt and then held again; nobody else had
     it."""
@@ -140,7 +140,7 @@ async def a_cut_that_heals_keeps_the_lease(env: Env) -> None:
     await env((await env(b.lock(name).try_acquire())).release())
 
 
-@case(5, 6, needs=(SERVER,))
+@case(5, 6, needs=(SERVER,), timed=True)
 async def a_lost_reply_is_neither_success_nor_failure(env: Env) -> None:
     """When the reply to an acquire is lost, the claim is found again: one lease, and nothing
     beside it."""
@@ -161,7 +161,7 @@ async def a_lost_reply_is_neither_success_nor_failure(env: Env) -> None:
     await _free(env, name, env.ttl + 2)
 
 
-@case(5, 6, needs=(SERVER,))
+@case(5, 6, needs=(SERVER,), timed=True)
 async def an_acquire_that_never_hears_leaves_nothing(env: Env) -> None:
     """An acquire whose replies are all lost gives up in time, and what it may have claimed goes
     away."""
@@ -186,7 +186,7 @@ async def an_acquire_that_never_hears_leaves_nothing(env: Env) -> None:
     )
 
 
-@case(5, 8, needs=(SERVER,))
+@case(5, 8, needs=(SERVER,), timed=True)
 async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
     """When the reply to a release is lost, the lock is freed all the same, and is not held
     meanwhile."""
@@ -208,7 +208,7 @@ async def a_lost_reply_to_a_release_frees_the_lock(env: Env) -> None:
     await _free(env, name, env.ttl + 2)
 
 
-@case(7, needs=(ROSTER,))
+@case(7, needs=(ROSTER,), timed=True)
 async def a_waiter_whose_session_died_is_never_granted(env: Env) -> None:
     """A waiter whose session the backend has ended queues again under a new one before it is
     granted."""
@@ -230,7 +230,7 @@ async def a_waiter_whose_session_died_is_never_granted(env: Env) -> None:
     await env(lease.release())
 
 
-@case(4, 8)
+@case(4, 8, timed=True)
 async def a_lost_lease_says_so_everywhere(env: Env) -> None:
     """Loss reaches the callback once, the signal, the state, `check`, `release` and the end of
     `with`."""
@@ -312,7 +312,7 @@ async def the_body_is_cancelled_on_loss(env: Env) -> None:
     assert lease.state is tenure.State.RELEASED
 
 
-@case(11)
+@case(11, timed=True)
 async def an_error_in_the_background_is_heard(env: Env) -> None:
     """When renewing fails in a way that nobody foresaw, the lease is in doubt, then lost by its
     deadline."""
@@ -354,7 +354,7 @@ async def a_missed_wake_up_costs_one_look(env: Env) -> None:
     assert tenure.now() - released <= 2 * env.traits.poll + 0.5
 
 
-@case(12, needs=(SERVER,))
+@case(12, needs=(SERVER,), timed=True)
 async def closing_is_bounded_while_the_server_is_away(env: Env) -> None:
     """`close` comes back soon, also when the server refuses or swallows everything."""
     for fault in ("cut", "black_hole"):
@@ -368,7 +368,7 @@ async def closing_is_bounded_while_the_server_is_away(env: Env) -> None:
         assert took <= 2 * env.ttl + 2, f"{fault}: close took {took:.1f} s"
 
 
-@case(12, needs=(SERVER,))
+@case(12, needs=(SERVER,), timed=True)
 async def connecting_fails_with_the_reason_and_in_time(env: Env) -> None:
     """A server that refuses, is silent, or talks rubbish: a typed error, soon, and no secret in
     it."""
@@ -390,7 +390,7 @@ async def connecting_fails_with_the_reason_and_in_time(env: Env) -> None:
     )
 
 
-@case(5, 12, needs=(SERVER,))
+@case(5, 12, needs=(SERVER,), timed=True)
 async def rubbish_in_the_middle_is_an_error(env: Env) -> None:
     """A server that suddenly talks rubbish gives a typed error, and nothing is half done."""
     proxy = env.proxy()
@@ -421,7 +421,7 @@ async def a_broken_connection_harms_no_later_acquire(env: Env) -> None:
         proxy.reset()
 
 
-@case(9, 4, needs=(SERVER,))
+@case(9, 4, needs=(SERVER,), timed=True)
 async def a_restart_of_the_server_is_survived(env: Env) -> None:
     """After kill -9 and restart of the server a lease is kept or its loss told; tokens go on
     rising."""
@@ -450,7 +450,7 @@ async def a_restart_of_the_server_is_survived(env: Env) -> None:
     await env(third.release())
 
 
-@case(3, 4, needs=(SERVER, EXPIRES))
+@case(3, 4, needs=(SERVER, EXPIRES), timed=True)
 async def a_paused_server_costs_the_lease_in_time(env: Env) -> None:
     """While the server is stopped, a lease is lost by its deadline, and all works again
     afterwards."""
@@ -470,7 +470,7 @@ async def a_paused_server_costs_the_lease_in_time(env: Env) -> None:
     await env(again.release())
 
 
-@case(4, 6, 7, needs=(OUTLIVES_CONNECTION,))
+@case(4, 6, 7, needs=(OUTLIVES_CONNECTION,), timed=True)
 async def a_cut_off_waiter_is_passed_over(env: Env) -> None:
     """A waiter that was cut off beyond its TTL is passed over; healed, it queues again and is
     served."""
@@ -496,7 +496,7 @@ async def a_cut_off_waiter_is_passed_over(env: Env) -> None:
     await env(third.release())
 
 
-@case(8)
+@case(8, timed=True)
 async def no_renewal_outlives_the_end(env: Env) -> None:
     """After `close` not one renewal is sent, and none brings a lost lease back to life."""
     a = await env.connect()

@@ -93,7 +93,7 @@ async def a_group_is_made_joined_left_and_deleted(env: Env) -> None:
     assert not await env(ours.exists()) and name not in await env(a.groups())
 
 
-@case()
+@case(timed=True)
 async def capabilities_are_published_and_changed(env: Env) -> None:
     """Any JSON value comes out as it went in, also after a change; a member can be asked for
     alone, with when it was seen."""
@@ -300,7 +300,7 @@ async def what_others_wrote_harms_nobody(env: Env) -> None:
     await env(member.leave())
 
 
-@case(3, 7, needs=(PROCESSES,))
+@case(3, 7, needs=(PROCESSES,), timed=True)
 async def a_killed_member_is_gone_in_time(env: Env) -> None:
     """A member whose process is killed is in nobody's view any more after the TTL, and its id can
     be had again."""
@@ -317,7 +317,7 @@ async def a_killed_member_is_gone_in_time(env: Env) -> None:
     await env(member.leave())
 
 
-@case(3, needs=(PROCESSES, EXPIRES))
+@case(3, needs=(PROCESSES, EXPIRES), timed=True)
 async def a_paused_member_is_gone_and_knows(env: Env) -> None:
     """A member that is stopped for longer than the TTL is gone from the view, and knows at its
     first question when it wakes."""
@@ -334,7 +334,7 @@ async def a_paused_member_is_gone_and_knows(env: Env) -> None:
     assert not actor.do("state", name=name)["held"]
 
 
-@case(3, 4, needs=(SERVER, OUTLIVES_CONNECTION))
+@case(3, 4, needs=(SERVER, OUTLIVES_CONNECTION), timed=True)
 async def a_member_that_is_cut_off_joins_again(env: Env) -> None:
     """A member that is cut off has lost its membership before others see it go; when it is back
     it can join again."""

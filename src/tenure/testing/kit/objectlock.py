@@ -72,7 +72,7 @@ async def who_holds_an_object_may_lock_it_again(env: Env) -> None:
         await env(each.close())
 
 
-@case(4)
+@case(4, timed=True)
 async def a_lost_object_raises_when_it_is_unlocked(env: Env) -> None:
     """Who has lost an object is told by every call about it, and can lock it anew."""
     locks = await service(env)
@@ -134,7 +134,7 @@ async def a_decorated_function_holds_what_it_is_about(env: Env) -> None:
         await env(each.close())
 
 
-@case(6, flavours=("asyncio",))
+@case(6, flavours=("asyncio",), timed=True)
 async def a_lock_on_an_object_can_be_cancelled(env: Env) -> None:
     """A task that is cancelled while it waits holds nothing, and leaves nothing behind."""
     locks, others = await service(env), await service(env)

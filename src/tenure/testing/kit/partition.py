@@ -27,7 +27,7 @@ class Told:
         self.all.append(news[0] if len(news) == 1 else news)
 
 
-@case()
+@case(timed=True)
 async def a_ring_follows_its_group(env: Env) -> None:
     """Two members' rings agree on every key, change when one leaves, and tell whose keys moved
     where."""
@@ -61,7 +61,7 @@ async def a_ring_follows_its_group(env: Env) -> None:
     await env(one.leave())
 
 
-@case(4)
+@case(4, timed=True)
 async def who_is_no_member_owns_nothing(env: Env) -> None:
     """A member whose session is lost owns no key from that moment, whatever its ring shows yet."""
     a, watcher = await env.connect(owner="a"), await env.connect()
@@ -158,7 +158,7 @@ class Share:
         await self._env.until(settled, SECONDS_MAX, f"{count} slots for {self.claims}")
 
 
-@case(1, 8, 9)
+@case(1, 8, 9, timed=True)
 async def slots_are_shared_fairly(env: Env) -> None:
     """One member has all slots; two have half of them each; when one goes, the other has all
     again, and every hand-over has a greater token."""
@@ -197,7 +197,7 @@ async def slots_are_shared_fairly(env: Env) -> None:
     assert await env.footprint() <= before
 
 
-@case(1)
+@case(1, timed=True)
 async def a_slot_waits_for_who_finishes_it(env: Env) -> None:
     """A slot that is due to another is not taken before `on_release` has returned."""
     a, b = await env.connect(owner="a"), await env.connect(owner="b")
@@ -231,7 +231,7 @@ async def a_slot_waits_for_who_finishes_it(env: Env) -> None:
     await env(second.claims.close())
 
 
-@case(4, 7)
+@case(4, 7, timed=True)
 async def a_dead_members_slots_go_to_the_others(env: Env) -> None:
     """A member whose session is lost is told of every slot, takes no more, and is succeeded."""
     a, b = await env.connect(owner="a"), await env.connect(owner="b")
@@ -262,7 +262,7 @@ async def a_dead_members_slots_go_to_the_others(env: Env) -> None:
         raise AssertionError("a member that is lost claimed slots")
 
 
-@case(6)
+@case(6, timed=True)
 async def claims_end_with_their_coordinator(env: Env) -> None:
     """Closing a coordinator ends its claims: the slots are free, and who worked on them is
     told."""

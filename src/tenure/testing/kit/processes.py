@@ -65,7 +65,7 @@ async def _take_over(env: Env, name: str, seconds: float) -> Any:
     return lease
 
 
-@case(9, needs=(PROCESSES, SEES_DEATH))
+@case(9, needs=(PROCESSES, SEES_DEATH), timed=True)
 async def a_killed_holder_frees_at_once(env: Env) -> None:
     """After SIGKILL of the holder the next one has the lock at once, with a greater token."""
     actor = await env.ready_actor()
@@ -82,7 +82,7 @@ async def a_killed_holder_frees_at_once(env: Env) -> None:
     await env(lease.release())
 
 
-@case(9, needs=(PROCESSES, DIES_BY_TTL))
+@case(9, needs=(PROCESSES, DIES_BY_TTL), timed=True)
 async def a_killed_holder_frees_after_its_ttl(env: Env) -> None:
     """After SIGKILL of the holder the next one has the lock within the TTL plus one second."""
     actor = await env.ready_actor()
@@ -94,7 +94,7 @@ async def a_killed_holder_frees_after_its_ttl(env: Env) -> None:
     await env(lease.release())
 
 
-@case(6, needs=(PROCESSES,))
+@case(6, needs=(PROCESSES,), timed=True)
 async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     """A waiter that was killed in the queue does not keep those behind it from the lock."""
     a, b = await env.connect(), await env.connect()
@@ -115,7 +115,7 @@ async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     assert tenure.now() - killed <= limit + 0.5
 
 
-@case(3, 4, 9, needs=(PROCESSES, EXPIRES, DIES_BY_TTL))
+@case(3, 4, 9, needs=(PROCESSES, EXPIRES, DIES_BY_TTL), timed=True)
 async def a_paused_holder_is_fenced_and_knows(env: Env) -> None:
     """Stopped beyond its TTL, a holder is replaced; its first question on waking says that it lost.
 
@@ -141,7 +141,7 @@ async def a_paused_holder_is_fenced_and_knows(env: Env) -> None:
     assert actor.do("acquire", name=name, timeout=10)["token"] > lease.token
 
 
-@case(3, 4, needs=(PROCESSES, SEES_DEATH))
+@case(3, 4, needs=(PROCESSES, SEES_DEATH), timed=True)
 async def a_paused_holder_keeps_its_lock(env: Env) -> None:
     """Where the backend needs no renewal, nobody else gets the lock while the holder is stopped."""
     actor = await env.ready_actor()
@@ -228,7 +228,7 @@ def _in_child(judge: Callable[[], str]) -> str:
         os.waitpid(child, 0)
 
 
-@case(10, needs=(PROCESSES,))
+@case(10, needs=(PROCESSES,), timed=True)
 async def a_forked_child_holds_nothing(env: Env) -> None:
     """After a fork the child neither holds nor releases, and its end leaves the parent's lease
     alone."""
@@ -259,7 +259,7 @@ def _ask_as_child(coordinator: Any, lease: Any, name: str) -> str:
     return "nothing"
 
 
-@case(10, needs=(PROCESSES,), flavours=("thread",))
+@case(10, needs=(PROCESSES,), flavours=("thread",), timed=True)
 async def a_forked_child_connects_for_itself(env: Env) -> None:
     """The child of a fork can connect anew, contends like anyone, and frees what it has by
     exiting."""

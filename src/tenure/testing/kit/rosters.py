@@ -352,7 +352,7 @@ def _under(party: Party, claim: Claim, width: int) -> Any:
     return look
 
 
-@case(12, needs=(SHARED,))
+@case(12, needs=(SHARED,), timed=True)
 async def the_dead_never_count_for_long(env: Env) -> None:
     """A session that is renewed no more counts for a TTL at most: at the head, in the middle of a
     semaphore, as a writer between readers, in a try, and in the census."""
@@ -399,7 +399,7 @@ async def the_dead_never_count_for_long(env: Env) -> None:
         assert all(claim.owner != "ghost" for claim in await b.driver.census(roster))
 
 
-@case(needs=(PROCESSES,))
+@case(needs=(PROCESSES,), timed=True)
 async def a_killed_process_leaves_the_census(env: Env) -> None:
     """Claims of a process that was killed are gone within a TTL, and at once where the driver says
     so."""
@@ -424,7 +424,7 @@ async def a_killed_process_leaves_the_census(env: Env) -> None:
     assert (await a.read(behind)).rank == 1
 
 
-@case()
+@case(timed=True)
 async def an_operator_sees_when_a_session_was_renewed(env: Env) -> None:
     """Anybody can ask how long ago a session, of whomever, was renewed; of an ended one nothing."""
     a, b = await Party.join(env), await Party.join(env)

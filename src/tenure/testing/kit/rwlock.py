@@ -274,7 +274,7 @@ async def a_killed_reader_or_writer_frees_at_once(env: Env) -> None:
         await _after_a_kill(env, died_shared, 1.0)
 
 
-@case(9, needs=(SHARED, PROCESSES, DIES_BY_TTL))
+@case(9, needs=(SHARED, PROCESSES, DIES_BY_TTL), timed=True)
 async def a_killed_reader_or_writer_frees_after_its_ttl(env: Env) -> None:
     """After SIGKILL of a reader the writers have their turn within the TTL plus one second, of a
     writer the readers."""

@@ -104,7 +104,7 @@ async def processes_share_the_permits(env: Env) -> None:
     assert max(answer["most"] for answer in answers) <= 2, answers
 
 
-@case(9, needs=(PROCESSES,))
+@case(9, needs=(PROCESSES,), timed=True)
 async def a_killed_holders_permit_comes_back(env: Env) -> None:
     """After SIGKILL of one holder its permit can be had, at the latest a TTL and a second later."""
     actor = await env.ready_actor()
@@ -125,7 +125,7 @@ async def a_killed_holders_permit_comes_back(env: Env) -> None:
     await _release(env, [mine, permit])
 
 
-@case(3, 4, needs=(SERVER, EXPIRES, OUTLIVES_CONNECTION))
+@case(3, 4, needs=(SERVER, EXPIRES, OUTLIVES_CONNECTION), timed=True)
 async def a_cut_off_permit_is_lost_before_another_is_granted(env: Env) -> None:
     """A holder that is cut off knows that its permit is lost before somebody else has it."""
     proxy = env.proxy()
@@ -375,7 +375,7 @@ async def one_lost_lock_is_the_loss_of_all(env: Env) -> None:
     await env((await env(b.lock(names[1]).try_acquire())).release())
 
 
-@case(9, needs=(PROCESSES,))
+@case(9, needs=(PROCESSES,), timed=True)
 async def a_killed_holder_of_many_frees_them_all(env: Env) -> None:
     """After SIGKILL of the holder of two locks another has both, with greater tokens."""
     actor = await env.ready_actor()

@@ -118,7 +118,7 @@ async def a_status_tells_who_shares(env: Env) -> None:
     assert await env(a.status()) == ()
 
 
-@case()
+@case(timed=True)
 async def a_status_tells_orphans(env: Env) -> None:
     """The estate of a dead member is told until somebody has settled it."""
     a, b = await env.connect(), await env.connect()

@@ -239,7 +239,7 @@ async def a_storm_ends_in_the_truth(env: Env) -> None:
         await env(replay._watch.close())
 
 
-@case(3, 7)
+@case(3, 7, timed=True)
 async def a_death_is_told(env: Env) -> None:
     """A watcher hears that a member is gone whose session ended, and that it came back."""
     a, b = await env.connect(owner="a"), await env.connect()
@@ -257,7 +257,7 @@ async def a_death_is_told(env: Env) -> None:
     await env(watch.close())
 
 
-@case(12, needs=(SERVER,))
+@case(12, needs=(SERVER,), timed=True)
 async def a_watch_outlives_its_connection(env: Env) -> None:
     """What changed while a watcher was cut off is told when it is back, and nothing twice."""
     proxy = env.proxy()
@@ -283,7 +283,7 @@ async def a_watch_outlives_its_connection(env: Env) -> None:
     await env(watch.close())
 
 
-@case(12, needs=(SERVER,))
+@case(12, needs=(SERVER,), timed=True)
 async def a_watch_outlives_a_restart(env: Env) -> None:
     """After a restart of the server a watcher's view becomes the truth again, and nothing is told
     twice."""
@@ -304,7 +304,7 @@ async def a_watch_outlives_a_restart(env: Env) -> None:
 # -- estates -------------------------------------------------------------------------
 
 
-@case(7)
+@case(7, timed=True)
 async def one_survivor_inherits(env: Env) -> None:
     """When a member dies, exactly one of the survivors is given its estate, with a greater token;
     when it leaves, none."""
@@ -336,7 +336,7 @@ async def one_survivor_inherits(env: Env) -> None:
         await env(survivor.close())
 
 
-@case(7, 8)
+@case(7, 8, timed=True)
 async def another_inherits_when_the_heir_dies(env: Env) -> None:
     """An heir that fails or dies halfway leaves the estate to another; the late one can neither
     settle nor write it."""
@@ -386,7 +386,7 @@ async def who_comes_back_first_keeps_its_estate(env: Env) -> None:
     await env(a.group(name).delete())
 
 
-@case(7, needs=(PROCESSES, OUTLIVES_CONNECTION))
+@case(7, needs=(PROCESSES, OUTLIVES_CONNECTION), timed=True)
 async def a_killed_member_has_an_heir(env: Env) -> None:
     """A member whose process is killed is inherited within the TTL and a second."""
     a = await env.connect()
