@@ -36,6 +36,7 @@ BUILT_IN = {
     for entry in (
         Entry("memory", "tenure.drivers.memory", "MemoryDriver"),
         Entry("file", "tenure.drivers.file", "FileDriver"),
+        Entry("ipc", "tenure.drivers.ipc", "IpcDriver"),
         Entry("redis", "tenure.drivers.redis", "RedisDriver", "redis"),
         Entry("rediss", "tenure.drivers.redis", "RedisDriver", "redis"),
         Entry("unix", "tenure.drivers.redis", "RedisDriver", "redis"),

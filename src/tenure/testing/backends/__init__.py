@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._base import Backend, ServerBackend
 from ._etcd import EtcdBackend, EtcdGatewayBackend
 from ._file import FileBackend
+from ._ipc import IpcBackend
 from ._memory import MemoryBackend
 from ._postgresql import PostgresqlBackend
 from ._redis import RedisBackend
@@ -16,6 +17,7 @@ from ._redis import RedisBackend
 BACKENDS: tuple[type[Backend], ...] = (
     MemoryBackend,
     FileBackend,
+    IpcBackend,
     RedisBackend,
     PostgresqlBackend,
     EtcdBackend,
@@ -29,6 +31,7 @@ __all__ = [
     "EtcdBackend",
     "EtcdGatewayBackend",
     "FileBackend",
+    "IpcBackend",
     "MemoryBackend",
     "PostgresqlBackend",
     "RedisBackend",
