@@ -15,6 +15,8 @@ from ..errors import InvalidURL, UnknownDriver
 from .base import Driver
 
 GROUP = "tenure.drivers"
+TABLES = "sql+"
+"""What begins every scheme of the driver over tables: after it comes a scheme of SQLAlchemy's."""
 
 
 class Entry(NamedTuple):
@@ -41,14 +43,20 @@ BUILT_IN = {
         Entry("rediss", "tenure.drivers.redis", "RedisDriver", "redis"),
         Entry("unix", "tenure.drivers.redis", "RedisDriver", "redis"),
         Entry("redis+sentinel", "tenure.drivers.redis", "RedisDriver", "redis"),
+        Entry("memcached", "tenure.drivers.memcached", "MemcachedDriver"),
+        Entry("redis+cluster", "tenure.drivers.redis", "RedisDriver", "redis"),
         Entry("postgresql", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
         Entry("postgres", "tenure.drivers.postgresql", "PostgresqlDriver", "postgresql"),
+        Entry("mysql", "tenure.drivers.mysql", "MysqlDriver", "mysql"),
+        Entry("mariadb", "tenure.drivers.mysql", "MysqlDriver", "mysql"),
         Entry("etcd", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
         Entry("etcds", "tenure.drivers.etcd", "EtcdDriver", "etcd"),
-        Entry("etcd3+http", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
-        Entry("etcd3+https", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
         Entry("consul", "tenure.drivers.consul", "ConsulDriver"),
         Entry("consul+https", "tenure.drivers.consul", "ConsulDriver"),
+        Entry("etcd3+http", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
+        Entry("etcd3+https", "tenure.drivers.etcd_gateway", "EtcdGatewayDriver"),
+        Entry("sqlite", "tenure.drivers.sqlite", "SqliteDriver"),
+        Entry("sql", "tenure.drivers.sql", "SqlDriver", "sql"),
     )
 }
 
@@ -60,7 +68,10 @@ def entries() -> list[Entry]:
 
 def find(url: Url) -> type[Driver]:
     """The driver's class for a URL; `UnknownDriver` if there is none."""
-    entry = BUILT_IN.get(url.scheme) or _outside().get(url.scheme)
+    entry = BUILT_IN.get(url.scheme)
+    if entry is None and url.scheme.startswith(TABLES):
+        entry = BUILT_IN["sql"]
+    entry = entry or _outside().get(url.scheme)
     if entry is None:
         known = ", ".join(each.scheme for each in entries())
         raise UnknownDriver(f"no driver for the scheme {url.scheme!r}; installed: {known}")

@@ -10,8 +10,9 @@ from ._base import Backend, ServerBackend
 from ._etcd import EtcdBackend, EtcdGatewayBackend
 from ._file import FileBackend
 from ._ipc import IpcBackend
+from ._memcached import MemcachedBackend
 from ._memory import MemoryBackend
-from ._postgresql import PostgresqlBackend
+from ._postgresql import PostgresqlBackend, PostgresqlRowBackend
 from ._redis import RedisBackend
 
 BACKENDS: tuple[type[Backend], ...] = (
@@ -32,8 +33,10 @@ __all__ = [
     "EtcdGatewayBackend",
     "FileBackend",
     "IpcBackend",
+    "MemcachedBackend",
     "MemoryBackend",
     "PostgresqlBackend",
+    "PostgresqlRowBackend",
     "RedisBackend",
     "ServerBackend",
 ]

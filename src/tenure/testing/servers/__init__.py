@@ -14,12 +14,16 @@ from __future__ import annotations
 from ._base import Server
 from ._consul import ConsulCluster, ConsulServer
 from ._etcd import EtcdGatewayServer, EtcdServer
+from ._memcached import MemcachedServer
+from ._mysql import MysqlServer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
+from ._redis_cluster import RedisCluster, RedisClusterNode
 from ._run import free_port
 from ._sentinel import RedisSentinel, SentinelCluster
 from ._tls import Certificates
 from ._tools import ServerFailed, ServerMissing, find_program
+from ._zookeeper import ZookeeperEnsemble, ZookeeperServer
 
 __all__ = [
     "Certificates",
@@ -27,13 +31,19 @@ __all__ = [
     "ConsulServer",
     "EtcdGatewayServer",
     "EtcdServer",
+    "MemcachedServer",
+    "MysqlServer",
     "PostgresServer",
+    "RedisCluster",
+    "RedisClusterNode",
     "RedisSentinel",
     "RedisServer",
     "SentinelCluster",
     "Server",
     "ServerFailed",
     "ServerMissing",
+    "ZookeeperEnsemble",
+    "ZookeeperServer",
     "find_program",
     "free_port",
 ]
