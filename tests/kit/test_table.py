@@ -66,6 +66,16 @@ def test_the_page_is_whole() -> None:
         assert "✗" not in row
 
 
+def test_the_summary_counts_runs() -> None:
+    """The first table tells how many of the runs that a driver's traits allow have passed."""
+    records = [case for case in CASES if case.body.__module__.endswith(".records")]
+    runs = sum(len(case.flavours) for case in records)
+    found = {("memory", records[0].name, "asyncio"), ("memory", "another", "thread")}
+    page = table.render(found, [MemoryBackend, FileBackend])
+    title = "The roster contract: records and watchers"
+    assert f"| {title} | 1 of {runs} | 0 of {runs} |" in page.splitlines()
+
+
 def test_results_make_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command reads what the kit records; what it cannot read is an error."""
     results = tmp_path / "results.jsonl"

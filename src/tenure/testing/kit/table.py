@@ -10,6 +10,7 @@ driver's traits rule a case out, the cell says why.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,7 @@ _GROUPS = {
     "election": "Elections",
     "partition": "Partitioning",
     "objectlock": "Object lock",
+    "status": "Status",
 }
 
 _HEAD = f"""\
@@ -89,7 +91,8 @@ def render(
     cases: Sequence[Case] = CASES,
 ) -> str:
     """The page, in Markdown. `ValueError` if a rule has no case, or a case no such rule."""
-    return "\n".join([_HEAD, *_rules(cases), *_tables(results, backends, cases)])
+    parts = (_summary(results, backends, cases), _rules(cases), _tables(results, backends, cases))
+    return "\n".join([_HEAD, *itertools.chain(*parts)])
 
 
 def cell(case: Case, backend: type[Backend], results: set[Result]) -> str:
@@ -101,6 +104,28 @@ def cell(case: Case, backend: type[Backend], results: set[Result]) -> str:
         PASSED if (backend.name, case.name, flavour) in results else MISSING
         for flavour in case.flavours
     )
+
+
+def _summary(
+    results: set[Result], backends: Sequence[type[Backend]], cases: Sequence[Case]
+) -> Iterator[str]:
+    yield "## In short\n"
+    yield "How many of the runs that a driver's traits allow have passed, with either API.\n"
+    groups = list(dict.fromkeys(map(_group, cases)))
+    yield _row("", *(backend.name for backend in backends))
+    yield _row("---", *("---" for _ in backends))
+    for group in groups:
+        cells = []
+        for backend in backends:
+            traits = backend.traits()
+            apply = [each for each in cases if _group(each) == group and not each.unmet(traits)]
+            runs = [
+                (backend.name, each.name, flavour) for each in apply for flavour in each.flavours
+            ]
+            passed = len(results.intersection(runs))
+            cells.append(f"{passed} of {len(runs)}" if runs else "unsupported")
+        yield _row(_GROUPS.get(group, group), *cells)
+    yield ""
 
 
 def _rules(cases: Sequence[Case]) -> Iterator[str]:
