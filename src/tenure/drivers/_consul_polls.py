@@ -18,7 +18,7 @@ from .._model import Interest
 from .._runtime.base import Job, Runtime
 from ..errors import AuthenticationFailed, TenureError
 from ..wires import consul as wires
-from ..wires.consul import ConsulWire
+from ..wires.consul import Answer, ConsulWire
 from ..wires.http import Reply
 from ._consul_keys import Place
 from .base import Wake
@@ -28,6 +28,9 @@ logger = logging.getLogger("tenure")
 JOBS_MAX = 32
 _WAIT_SECONDS = 50.0
 _IDLE_SECONDS = 10.0
+UNKNOWN = Answer(0, False)
+"""Before the first answer, or when something may have been missed: the next one wakes."""
+_PAUSE_VAIN = 0.02
 _PAUSE_LEAST = 0.05
 _PAUSE_MOST = 2.0
 _PAUSE_REFUSED = 30.0
@@ -79,12 +82,11 @@ class Whatever:
 class _Question:
     """What is asked, and for whom."""
 
-    __slots__ = ("index", "text", "waiters", "worker")
+    __slots__ = ("answer", "text", "waiters", "worker")
 
-    def __init__(self, text: str, index: int) -> None:
+    def __init__(self, text: str, answer: Answer) -> None:
         self.text = text
-        self.index = index
-        """The answer that is known is of this index; 0: none is."""
+        self.answer = answer
         self.waiters: dict[Interest, tuple[Purpose, Wake]] = {}
         self.worker: _Worker | None = None
 
@@ -115,17 +117,27 @@ class Polls:
         self._lock = runtime.lock()
         self._closed = False
 
-    def add(self, interest: Interest, text: str, index: int, purpose: Purpose, wake: Wake) -> None:
-        """Ask a question for an interest, who knows the answer of the index (0: none)."""
+    async def known(self, text: str) -> Answer:
+        """The answer to a question now, to hear of what comes after it."""
+        with self._lock:
+            question = self._questions.get(text)
+            if question is not None and question.answer.index:
+                return question.answer
+        return await self._wire().answer(text)
+
+    def add(
+        self, interest: Interest, text: str, answer: Answer, purpose: Purpose, wake: Wake
+    ) -> None:
+        """Ask a question for an interest, and wake it if the answer is another than it knows."""
         missed = False
         with self._lock:
             if self._closed:
                 return
             question = self._questions.get(text)
             if question is None:
-                question = self._questions[text] = _Question(text, index)
+                question = self._questions[text] = _Question(text, answer)
             else:
-                missed = index != question.index
+                missed = answer.index != question.answer.index
             question.waiters[interest] = (purpose, wake)
             self._of.setdefault(interest, []).append(question)
             self._assign(question)
@@ -224,35 +236,38 @@ class Polls:
 
     async def _ask(self, worker: _Worker, question: _Question) -> None:
         """Ask until nobody wants to know any more."""
-        runtime, pause, index = self._runtime, _PAUSE_LEAST, question.index
+        runtime, pause = self._runtime, _PAUSE_LEAST
         while question.waiters and not self._closed:
             worker.signal.clear()
-            wait = _WAIT_SECONDS * (0.9 + 0.2 * runtime.random())
+            wait, index = _WAIT_SECONDS * (0.9 + 0.2 * runtime.random()), question.answer.index
             try:
                 reply = await worker.poll.read(question.text, index, wait, self._patience)
-                new = wires.index(reply)
-                if new != index:
-                    # An index that falls means that Consul's history began anew.
-                    index = new if new > index else 0
-                    self._heed(question, reply, index)
-                pause = _PAUSE_LEAST
-                continue
+                if self._heed(question, reply):
+                    pause = _PAUSE_LEAST
+                    continue
+                pause = _PAUSE_VAIN
             except AuthenticationFailed as error:
                 logger.warning("tenure: consul refuses to tell of changes: %s", error)
-                pause = _PAUSE_REFUSED
+                pause, question.answer = _PAUSE_REFUSED, UNKNOWN
             except TenureError as error:
                 if question.waiters and not self._closed:
                     logger.debug("tenure: a question to consul was not answered: %s", error)
-            # Something may have been missed: then the answer is new, whatever it is.
-            question.index = index = 0
+                question.answer = UNKNOWN  # something may have been missed
             if question.waiters and not self._closed:
                 await worker.signal.wait(runtime.now() + pause * (0.5 + runtime.random()))
                 pause = max(pause, min(pause * 2, _PAUSE_MOST))
 
-    def _heed(self, question: _Question, reply: Reply, index: int) -> None:
+    def _heed(self, question: _Question, reply: Reply) -> bool:
+        """Wake those to whom the answer means something; say False if it was in vain."""
         with self._lock:  # whoever comes later knows by the index that there is news
-            question.index = index
+            old, new = question.answer, wires.answer(reply)
+            if new.index == old.index:
+                return True  # the time was up
+            # An index that falls means that Consul's history began anew.
+            question.answer = new if new.index > old.index else UNKNOWN
             waiters = list(question.waiters.items())
+        if old.index and old.absent and new.absent:
+            return False  # what is not there has the index of whatever was written last
         for interest, (purpose, wake) in waiters:
             verdict = purpose.judge(reply)
             if verdict is Verdict.ENOUGH:
@@ -262,3 +277,4 @@ class Polls:
                         del self._questions[question.text]
             if verdict is not Verdict.NOTHING:
                 wake()
+        return True

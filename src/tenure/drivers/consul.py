@@ -33,7 +33,7 @@ from ..errors import (
     Unavailable,
 )
 from ..wires import consul as wires
-from ..wires.consul import ConsulWire, Entry, Refused
+from ..wires.consul import Answer, ConsulWire, Entry, Refused
 from ._consul_examine import check_ttl, examine
 from ._consul_keys import (
     SHARED,
@@ -44,12 +44,11 @@ from ._consul_keys import (
     claim,
     claim_id,
     find,
-    is_shared,
     record,
     roll,
     value,
 )
-from ._consul_polls import Gone, Line, Polls, Whatever
+from ._consul_polls import UNKNOWN, Gone, Line, Polls, Whatever
 from ._consul_url import check, lock_delay, settings
 from .base import Driver, Lost, Wake
 
@@ -247,7 +246,8 @@ class ConsulDriver(Driver):
             operations = [
                 wires.not_there(key),
                 alive,
-                wires.put(gate) if written is None else wires.put_if(gate, written),
+                # Consul takes what changes nothing for no write, so the value is the claim's.
+                wires.put(gate, text) if written is None else wires.put_if(gate, written, text),
                 wires.lock(key, session, text, SHARED if place.shared else 0),
             ]
             if written is None and not public:
@@ -266,15 +266,16 @@ class ConsulDriver(Driver):
                 raise BackendError(f"consul: a claim was refused: {outcome.reasons}")
         else:
             raise Unavailable("consul: too many others withdrew at the same time")
-        entered = outcome[1]
-        if entered.key != key:
+        at = next((at for at, each in enumerate(outcome) if each.key == key), None)
+        if at is None:
             raise ProtocolError("consul: a transaction has other results than operations")
+        entered = outcome[at]
         token = place.token = entered.created
         mine = Claim(roster, claim_id(entered), session, token, known.owner, body, place.shared)
         if public:
             return Roll((), mine)
         if written is None:
-            entries = await self._without_dead(session, wires.in_order(outcome[2:]))
+            entries = await self._without_dead(session, wires.in_order(outcome[at + 1 :]))
         else:
             entries = [*others, entered._replace(value=wires.encoded(text))]
         place.alone = len(entries) == 1
@@ -393,7 +394,8 @@ class ConsulDriver(Driver):
             if place.alone:
                 self._left_empty(roster, place.token)
         else:
-            epoch = wires.lock(self._keys.of_session(session), session, b"")
+            unique = self.runtime.unique().encode()
+            epoch = wires.lock(self._keys.of_session(session), session, unique)
             # Without the session, nothing that is still under way can be entered.
             with suppress(SessionLost):
                 outcome = await wire.txn([wires.delete(place.key), epoch])
@@ -422,11 +424,16 @@ class ConsulDriver(Driver):
     async def record(self, name: str, text: str | None, version: Any) -> int | None:
         key, wire = self._keys.of_record(name), self._connected()
         if text is not None:
-            outcome = await wire.txn([wires.put_if(key, version or 0, text.encode())])
+            # Without it, the same text again would be no write, and have no version of its own.
+            flags = int(self.runtime.random() * (1 << 53))
+            outcome = await wire.txn([wires.put_if(key, version or 0, text.encode(), flags)])
             return None if isinstance(outcome, Refused) else outcome[0].modified
-        delete = wires.not_there(key) if version is None else wires.delete_if(key, version)
+        if version is None:
+            operations = [wires.not_there(key)]
+        else:  # a deletion by index would also succeed where nothing is
+            operations = [wires.unchanged(key, version), wires.delete(key)]
         # What is deleted has no version; that of what was there will not come again.
-        return None if isinstance(await wire.txn([delete]), Refused) else version or 0
+        return None if isinstance(await wire.txn(operations), Refused) else version or 0
 
     async def recorded(self, prefix: str) -> Sequence[str]:
         found = await self._connected().keys(self._keys.of_record(prefix))
@@ -437,19 +444,22 @@ class ConsulDriver(Driver):
     async def listen(self, interest: Interest, wake: Wake) -> None:
         prefix = self._keys.of_roster(interest.roster)
         if interest.watch:
-            self._polls.add(interest, f"{prefix}p?keys&separator=/", 0, Whatever(), wake)
-            record = self._keys.of_record(interest.roster)
-            self._polls.add(interest, f"{record}?", 0, Whatever(), wake)
+            questions = (f"{self._keys.of_record(interest.roster)}?", f"{prefix}p?keys&separator=/")
+            known = [(text, await self._polls.known(text)) for text in questions]
+            for text, answer in known:
+                self._polls.add(interest, text, answer, Whatever(), wake)
             return
         place = self._places.get(interest.id)
         before = None if place is None else place.before
         if place is None or before is None or claim_id(before) != interest.before:
-            self._polls.add(interest, f"{prefix}?keys", 0, Whatever(), wake)
+            self._polls.add(interest, f"{prefix}?keys", UNKNOWN, Whatever(), wake)
         elif interest.width > 1:
             line = Whatever() if self._delay else Line(place, interest.width)
-            self._polls.add(interest, f"{prefix}?keys", place.index, line, wake)
+            answer = Answer(place.index, False)
+            self._polls.add(interest, f"{prefix}?keys", answer, line, wake)
         else:
-            self._polls.add(interest, f"{before.key}?", before.modified, Gone(), wake)
+            answer = Answer(before.modified, False)
+            self._polls.add(interest, f"{before.key}?", answer, Gone(), wake)
 
     def unlisten(self, interest: Interest) -> None:
         self._polls.remove(interest)

@@ -56,6 +56,13 @@ class Found(NamedTuple):
     version: int
 
 
+class Answer(NamedTuple):
+    """What is known of an answer: its index, and whether it was that there is nothing."""
+
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+    absent: bool
+
+
 class Refused(NamedTuple):
     """Why a transaction was not carried out: of each operation that failed, what was wrong."""
 
@@ -184,6 +191,11 @@ class ConsulWire:
         reply = await self._call("GET", path, None, 404)
         return [] if reply.status == 404 else list(_json(reply))
 
+    async def answer(self, question: str) -> Answer:
+        """The answer to a `Poll`'s question now."""
+        path = f"/v1/kv/{question}&consistent{self._more}"
+        return answer(await self._call("GET", path, None, 404))
+
     async def delete(self, key: str) -> None:
         """Delete a key if it is there."""
         await self._call("DELETE", f"/v1/kv/{key}{self._only}")
@@ -292,6 +304,11 @@ def index(reply: http.Reply) -> int:
     """Consul's index of what was read, to wait for a newer one with; at least 1."""
     text = reply.headers.get("x-consul-index", "")
     return max(1, int(text)) if text.isdecimal() else 1
+
+
+def answer(reply: http.Reply) -> Answer:
+    """What is to be known of an answer."""
+    return Answer(index(reply), reply.status == 404)
 
 
 def locked(reply: http.Reply) -> bool:
