@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 RAW_RATIO = 1.25
-HANDOVER_MS = 2.0
+LOCAL = ("memory", "file", "ipc")
+"""Drivers without a network, whose raw calls cost next to nothing."""
+HANDOVER_MS = {"memory": 2.0, "file": 2.0, "redis": 2.0, "postgresql": 2.0, "etcd": 2.0}
+OTHERS_HANDOVER_MS = 5.0
+POLLED_HANDOVER_MS = 50.0
+POLLED = ("memcached", "sql", "sqlite")
+"""Drivers whose backends wake nobody."""
 IDLE_SHARE = 0.02
 QUEUE_RATIO = 2.0
 IMPORT_MS = 50.0
@@ -30,7 +36,8 @@ def judge(results: dict[str, Any]) -> Iterator[Target]:
     for driver, found in results.get("handover", {}).items():
         for row in _ours(found["rows"]):
             what = f"{driver}: hand-over, {row['name']}"
-            yield _at_most(what, row["ms"], HANDOVER_MS, " ms, median")
+            others = POLLED_HANDOVER_MS if driver.startswith(POLLED) else OTHERS_HANDOVER_MS
+            yield _at_most(what, row["ms"], HANDOVER_MS.get(driver, others), " ms, median")
             what = f"{driver}: idle waiter, {row['name']}"
             yield _at_most(what, row["idle_cpu"] * 100, IDLE_SHARE * 100, " % of a processor")
     for driver, found in results.get("queues", {}).items():
@@ -47,7 +54,7 @@ def judge(results: dict[str, Any]) -> Iterator[Target]:
 def _uncontended(driver: str, rows: list[dict[str, Any]]) -> Iterator[Target]:
     for ours in _ours(rows):
         what = f"{driver}: acquire and release, {ours['name']}"
-        if driver in ("redis", "postgresql", "etcd") and ours["ratio"] is not None:
+        if driver not in LOCAL and ours["ratio"] is not None:
             yield _at_most(what, ours["ratio"], RAW_RATIO, " times the raw client")
         peers = {
             row["name"]: row["us"]
