@@ -245,11 +245,15 @@ class IpcDriver(FileRosters, Mutex):
 
 def own_folder(user: int) -> str:
     """The user's folder in memory, one for each IPC namespace: those see other semaphores."""
+    return f"{MEMORY}/tenure-{user}-{_space(os.getpid()):x}"
+
+
+@functools.lru_cache(maxsize=1)
+def _space(process: int) -> int:
     try:
-        space = os.stat("/proc/self/ns/ipc").st_ino
+        return os.stat("/proc/self/ns/ipc").st_ino
     except OSError:
-        space = 0
-    return f"{MEMORY}/tenure-{user}-{space:x}"
+        return 0
 
 
 def zero(folder: str, runtime: Runtime) -> int:
