@@ -22,7 +22,17 @@ FUNCTION_LINES_MAX = 60
 TESTING_LINES_MAX = 530
 
 CONCURRENCY = {"asyncio", "threading", "time", "_thread", "concurrent"}
-CLIENTS = {"redis", "hiredis", "psycopg", "psycopg_pool", "grpc", "google"}
+CLIENTS = {
+    "redis",
+    "hiredis",
+    "psycopg",
+    "psycopg_pool",
+    "grpc",
+    "google",
+    "pymysql",
+    "sqlalchemy",
+    "sqlite3",
+}
 
 # From the bottom up; a module may import what stands above it here, and itself.
 LAYERS = {
@@ -238,9 +248,16 @@ def test_only_its_own_driver_brings_a_client_library(scheme: str) -> None:
     entry = registry.BUILT_IN[scheme]
     foreign = {other.module for other in registry.BUILT_IN.values()} - {entry.module}
     assert not foreign & loaded
-    own = {"redis": {"redis", "hiredis"}, "postgresql": {"psycopg"}, "etcd": {"grpc", "google"}}
+    own = {
+        "redis": {"redis", "hiredis"},
+        "postgresql": {"psycopg"},
+        "mysql": {"pymysql"},
+        "sql": {"sqlalchemy"},
+        "sqlite": {"sqlite3"},
+        "etcd": {"grpc", "google"},
+    }
     tops = {name.partition(".")[0] for name in loaded}
-    assert tops & CLIENTS <= own.get(entry.extra, set())
+    assert tops & CLIENTS <= own.get(entry.extra or scheme, set())
 
 
 def test_entry_points_are_the_registry() -> None:

@@ -256,7 +256,7 @@ def test_readme_table_of_drivers() -> None:
     for name, row in shown.items():
         entry = registry.BUILT_IN[name]
         traits = registry.load(entry).traits
-        assert row[1].startswith(f"`{name}://")
+        assert row[1].startswith((f"`{name}://", f"`{name}+"))
         assert row[2:] == [
             traits.scope,
             yes(traits.shared),

@@ -15,7 +15,7 @@ MOUNTS = "/proc/self/mountinfo"
 _FREE_LEAST = 0.05
 """Of the space or the files that a file system can take, so much should be left."""
 
-_SHARED = {
+SHARED = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs"),
     *("gfs2", "ocfs2", "gpfs", "9p", "virtiofs", "vboxsf", "prl_fs", "drvfs", "davfs", "fuse"),
 }
@@ -55,7 +55,7 @@ def _kind(folder: str) -> Iterator[Finding]:
         yield Finding("note", folder, text, "See to it that it is on a local disk.")
         return
     subject = f"{folder} is on {kind}"
-    if kind in _SHARED or kind.startswith("fuse."):
+    if kind in SHARED or kind.startswith("fuse."):
         text = (
             "Whether locks there exclude other hosts, and whether they end with their holder, "
             "depends on versions and mount options. This driver promises it for one machine only."

@@ -14,6 +14,8 @@ from ._memcached import MemcachedBackend
 from ._memory import MemoryBackend
 from ._postgresql import PostgresqlBackend, PostgresqlRowBackend
 from ._redis import RedisBackend
+from ._sql import SqliteBackend, SqlMariadbBackend, SqlPostgresqlBackend
+from ._zookeeper import ZakeBackend, ZookeeperBackend
 
 BACKENDS: tuple[type[Backend], ...] = (
     MemoryBackend,
@@ -23,6 +25,11 @@ BACKENDS: tuple[type[Backend], ...] = (
     PostgresqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,
+    ZookeeperBackend,
+    ZakeBackend,
+    SqliteBackend,
+    SqlPostgresqlBackend,
+    SqlMariadbBackend,
 )
 """Those of the built-in drivers, in the order of the tables."""
 
@@ -39,4 +46,9 @@ __all__ = [
     "PostgresqlRowBackend",
     "RedisBackend",
     "ServerBackend",
+    "SqlMariadbBackend",
+    "SqlPostgresqlBackend",
+    "SqliteBackend",
+    "ZakeBackend",
+    "ZookeeperBackend",
 ]

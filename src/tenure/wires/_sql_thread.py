@@ -1,0 +1,74 @@
+"""The blocking flavour of the connections to a database; see `wires.sql`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from .._runtime.base import Job, Runtime
+from .hangup import Hangup
+from .sql import Line, Maker, Row, not_free
+
+
+class ThreadPool:
+    """At most so many connections, used by any number of threads."""
+
+    def __init__(self, maker: Maker, runtime: Runtime, patience: float, size: int) -> None:
+        self._maker = maker
+        self._runtime = runtime
+        self._patience = patience
+        hangup = None if maker.local else self._watch
+        self._lines = [Line(maker, patience, hangup) for _ in range(size)]
+        self._idle = list(self._lines)
+        self._free = threading.Semaphore(size)
+        self._starting = threading.Lock()
+        self._hangup: Hangup | None = None
+        self._job: Job | None = None
+
+    async def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """What the statement finds."""
+        found: list[Row] = self._run(statement, values, True)
+        return found
+
+    async def change(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """How many rows the statement has changed."""
+        count: int = self._run(statement, values, False)
+        return count
+
+    def _run(self, statement: str, values: Sequence[Any], rows: bool) -> Any:
+        # A local database is waited for by its own time limit, so the two share the patience.
+        if not self._free.acquire(timeout=self._patience / (2 if self._maker.local else 1)):
+            raise not_free(self._maker.label)
+        line = self._idle.pop()
+        try:
+            return line.run(statement, values, rows)
+        finally:
+            self._idle.append(line)
+            self._free.release()
+
+    def _watch(self) -> Hangup:
+        with self._starting:
+            if self._hangup is None:
+                self._hangup = Hangup(min(0.5, self._patience / 8), "no reply in time")
+                self._job = self._runtime.spawn(self._hangup.run, "sql-hangup")
+            return self._hangup
+
+    async def close(self) -> None:
+        """Close every connection; one that is in use, when it is given back."""
+        until = self._runtime.now() + self._patience
+        for _ in self._lines:
+            if self._free.acquire(timeout=max(0.0, until - self._runtime.now())):
+                self._idle.pop().drop()
+        for line in self._lines:
+            line.end("closed")
+        if self._hangup is not None and self._job is not None:
+            self._hangup.stop()
+            await self._job.join(self._runtime.now() + self._patience)
+
+    def abandon(self) -> None:
+        """In a forked child: forget every connection."""
+        if self._hangup is not None:
+            self._hangup.abandon()
+        for line in self._lines:
+            line.abandon()
