@@ -9,16 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import tenure
+from support.cli import LIMIT, alive, until
 from tenure.cli import ExitCode
 from tenure.testing.servers import PostgresServer, RedisServer
 
-LIMIT = 20.0
 SLEEPER = "sleep 1000"
 TWO_GENERATIONS = """
 import os, pathlib, signal, sys
@@ -35,23 +35,6 @@ pathlib.Path("outer").touch()
 sys.exit(4)
 """
 FAMILY = 'trap "" HUP; sleep 1000 & echo $! >grandchild; echo $$ >child; wait'
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition to come true."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.005)
-
-
-def alive(pid: int) -> bool:
-    """Say whether the process runs; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 class Run:
