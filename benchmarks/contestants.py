@@ -194,7 +194,7 @@ class TenureAsyncio(AsyncContestant):
         await self.coordinator.close()
 
 
-DRIVERS = ("memory", "file", "redis", "postgresql", "etcd")
+DRIVERS = ("memory", "file", "ipc", "redis", "postgresql", "etcd")
 
 _TENURE = Entry("Tenure", "contestants:Tenure", "tenure")
 _TENURE_ASYNCIO = Entry("Tenure, asyncio", "contestants:TenureAsyncio", "tenure", "asyncio")
@@ -217,6 +217,14 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry("open, flock, close, in a loop", "raw:TaskFlock", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
         Entry("filelock, asyncio", "peers:FilelockAsyncio", flavour="asyncio"),
+    ),
+    "ipc": (
+        Entry("semop", "raw_ipc:Semop", "raw", waits=False),
+        Entry("sysv_ipc", "raw_ipc:SysvIpc", "reference", waits=False),
+        _TENURE,
+        Entry("tooz", "peers:Tooz"),
+        Entry("semop, in a loop", "raw_ipc:TaskSemop", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
     ),
     "redis": (
         Entry("redis-py, one connection", "raw:RedisClient", "raw", waits=False),

@@ -141,6 +141,9 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
         with tempfile.TemporaryDirectory(prefix="tenure-bench-") as folder:
             yield f"file://{folder}", _file_system(folder)
         return
+    if driver == "ipc":
+        yield f"ipc://bench-{os.getpid()}", f"Linux {os.uname().release}"
+        return
     from tenure.testing import servers
 
     if driver == "redis":
