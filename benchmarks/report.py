@@ -17,7 +17,7 @@ from .plan import Row
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LIBRARIES = (
-    "redis", "hiredis", "psycopg", "grpcio", "tooz", "fasteners", "filelock", "portalocker", "sysv_ipc",
+    "redis", "hiredis", "psycopg", "grpcio", "tooz", "fasteners", "filelock", "portalocker",
     "python-redis-lock", "pottery", "sherlock", "pals", "etcd3gw", "etcd3", "kazoo", "pymemcache",
     "PyMySQL", "aiomysql", "SQLAlchemy", "httpx2", "httpx", "sysv_ipc",
 )  # fmt: skip
