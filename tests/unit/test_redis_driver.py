@@ -1136,7 +1136,7 @@ def test_a_server_that_refuses_writes_is_understood(flavour: str) -> None:
         ("ERR AUTH <password> called without any password configured", AuthenticationFailed),
         ("OOM command not allowed when used memory > 'maxmemory'.", StorageError),
         ("MISCONF Redis is configured to save RDB snapshots", StorageError),
-        ("MOVED 3999 127.0.0.1:6381", Unsupported),
+        ("MOVED 3999 127.0.0.1:6381", Unavailable),
         ("WRONGTYPE Operation against a key holding the wrong kind of value", BackendError),
     ],
 )

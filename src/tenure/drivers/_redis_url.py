@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from .._url import Host, Url
 from ..errors import InvalidURL
-from ..wires.redis import Settings, Tls
+from ..wires.redis import Settings, Tls, slot_of
 
 _TLS_OPTIONS = {"ca", "cert", "key", "verify"}
 
 
-def settings(url: Url, patience: float) -> Settings:
-    """The wire's settings; `InvalidURL` if the URL does not fit its scheme."""
+def settings(url: Url, patience: float, tag: bytes) -> Settings:
+    """The wire's settings; `InvalidURL` if the URL does not fit its scheme.
+
+    `tag` is what stands between braces in every key.
+    """
     known = {"connections", "wait_replicas"}
     path = service = ""
     hosts = url.hosts
@@ -25,12 +28,19 @@ def settings(url: Url, patience: float) -> Settings:
         service, _, database = url.path.lstrip("/").partition("/")
         if not hosts or not service:
             raise InvalidURL("redis+sentinel: write redis+sentinel://host:26379/service/0")
+    elif url.scheme == "redis+cluster":
+        known |= {"tls"} | _TLS_OPTIONS
+        hosts = tuple(host.or_port(6379) for host in hosts)
+        database = url.path.lstrip("/")
+        if not hosts or database not in ("", "0"):
+            raise InvalidURL("redis+cluster: write redis+cluster://host:6379,host:6379")
     else:
         if url.scheme == "rediss":
             known |= _TLS_OPTIONS
         if len(hosts) > 1:
             raise InvalidURL(
-                f"{url.scheme}: one host only; for several sentinels write redis+sentinel://"
+                f"{url.scheme}: one host only; for several sentinels write redis+sentinel://, "
+                "for a cluster redis+cluster://"
             )
         hosts = tuple(host.or_port(6379) for host in hosts) or (Host("localhost", 6379),)
         database = url.path.lstrip("/")
@@ -44,6 +54,7 @@ def settings(url: Url, patience: float) -> Settings:
         sentinel_username=url.options.get("sentinel_username"),
         sentinel_password=url.options.get("sentinel_password"),
         database=_database(url.scheme, database),
+        slot=slot_of(tag) if url.scheme == "redis+cluster" else None,
         tls=_tls(url),
         patience=patience,
         connections=int(url.number("connections", 64, least=1)),

@@ -61,12 +61,13 @@ class RedisDriver(Driver):
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
         self._ttl_ms = math.ceil(ttl * 1000)
-        self._prefix = f"tenure:{{{_escape(namespace)}}}:".encode()
+        tag = _escape(namespace).encode()
+        self._prefix = b"tenure:{%b}:" % tag
         self._counter = self._prefix + b"n"
         self._mailbox = runtime.unique()
         self._sessions: dict[str, _Session] = {}
         self._begun = 0
-        self._wire = wires.wire(settings(url, self.patience), runtime.flavour)
+        self._wire = wires.wire(settings(url, self.patience, tag), runtime.flavour)
         count = wanted(url)
         self._replicas = (
             Replicas(self._wire, self._counter, count, self.patience) if count else None

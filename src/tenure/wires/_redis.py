@@ -74,6 +74,8 @@ class Settings:
     database: int = 0
     tls: Tls | None = None
     patience: float = 10.0
+    slot: int | None = None
+    """The only slot that is asked for, if the hosts are nodes of a cluster."""
     connections: int = 64
     """At most so many connections at a time; further calls wait for a free one."""
 
@@ -82,6 +84,8 @@ class Settings:
         """What to call the backend in a message."""
         if self.service:
             return f"redis master {self.service!r}"
+        if self.slot is not None:
+            return f"redis cluster at {','.join(map(str, self.hosts))}"
         return f"redis at {self.path or ','.join(map(str, self.hosts))}"
 
 
@@ -93,9 +97,12 @@ def hello(username: str | None, password: str | None) -> bytes:
     return pack((*words, b"SETNAME", b"tenure"))
 
 
-def check_hello(reply: Reply, settings: Settings, *, sentinel: bool) -> None:
-    """See that a usable server answered. What it says is not quoted: it may echo a secret."""
-    label = settings.label
+def check_hello(reply: Reply, settings: Settings, *, guide: bool) -> None:
+    """See that a usable server answered. What it says is not quoted: it may echo a secret.
+
+    guide: it is only asked for the way: a sentinel, or any node of a cluster.
+    """
+    label, sentinel = settings.label, guide and bool(settings.service)
     if isinstance(reply, hiredis.ReplyError):
         text = str(reply)
         if text.startswith("ERR unknown command"):
@@ -111,10 +118,15 @@ def check_hello(reply: Reply, settings: Settings, *, sentinel: bool) -> None:
             if sentinel
             else f"{label}: this is a sentinel; write redis+sentinel://host:port/service"
         )
-    if mode == b"cluster":
-        raise Unsupported(f"{label}: Redis Cluster is not supported")
-    if settings.service and not sentinel and facts.get(b"role") != b"master":
-        raise Unavailable(f"{label}: the server that the sentinels name is no master (yet)")
+    named = settings.service or settings.slot is not None
+    if not sentinel and (mode == b"cluster") != (settings.slot is not None):
+        raise InvalidURL(
+            f"{label}: this is a cluster; write redis+cluster://host:port,host:port"
+            if settings.slot is None
+            else f"{label}: this is no cluster; for a server alone write redis://"
+        )
+    if named and not guide and facts.get(b"role") != b"master":
+        raise Unavailable(f"{label}: the server that was named is no master (yet)")
 
 
 def translate(text: str, label: str) -> TenureError:
@@ -129,8 +141,8 @@ def translate(text: str, label: str) -> TenureError:
         return AuthenticationFailed(message)
     if code in {"OOM", "MISCONF"}:
         return StorageError(message)
-    if code in {"MOVED", "ASK", "CROSSSLOT"}:
-        return Unsupported(f"{label}: Redis Cluster is not supported")
+    if _BEING_MOVED in text:
+        return OutcomeUnknown(f"{label}: the slot is being moved to another node: {text}")
     return BackendError(message)
 
 
@@ -138,9 +150,13 @@ _INSIDE_SCRIPT = re.compile(r"Error running script.*?-([A-Z]+) ", re.DOTALL)
 _BAD_LOGIN = re.compile(r"ERR (invalid password|AUTH |Client sent AUTH)")
 _NO_RIGHT = "The user executing the script can't "
 _NOT_NOW = frozenset(
-    {"LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS"}
+    {
+        *("LOADING", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"),
+        *("TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK"),
+    }
 )
-STALE = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
+_BEING_MOVED = "non local key in a cluster node"
+STALE = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN"})
 """Error codes after which every connection should be made anew: the master has moved."""
 
 

@@ -8,11 +8,10 @@ bounded as a whole and not by each read, so that a trickle of bytes cannot prolo
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import hiredis
 
@@ -33,6 +32,8 @@ from ._redis import (
     pack,
     translate,
 )
+from ._redis_calls import Link, Script, ScriptMissing, packed_command, word
+from ._redis_cluster import MAP, read_map, redirection, slot_of
 
 __all__ = [
     "MORE",
@@ -44,79 +45,10 @@ __all__ = [
     "Tls",
     "Wire",
     "packed_command",
+    "slot_of",
     "wire",
     "word",
 ]
-
-
-class Script:
-    """A Lua script, and how a call of it begins on the wire."""
-
-    __slots__ = ("digest", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text.encode()
-        # SHA-1 is Redis' name for a script, and protects nothing here.
-        self.digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
-
-    def begin(self, *words: Word, more: int) -> bytes:
-        """A packed call with these words, of which so `more` are still to follow."""
-        packed = pack((b"EVALSHA", self.digest, *words))
-        return b"*%d\r\n%b" % (2 + len(words) + more, packed.partition(b"\r\n")[2])
-
-
-def packed_command(*words: Word) -> bytes:
-    """A command as it goes over the wire."""
-    return pack(words)
-
-
-def word(data: bytes) -> bytes:
-    """One packed word, to follow what `Script.begin` has begun."""
-    return b"$%d\r\n%b\r\n" % (len(data), data)
-
-
-class ScriptMissing(Unavailable):
-    """The server does not know the script; nothing was carried out."""
-
-
-class Link(Protocol):
-    """One connection. Whoever uses it has it alone."""
-
-    def usable(self) -> bool:
-        """Say whether the idle connection still looks alive."""
-        ...
-
-    async def call(self, packed: bytes) -> Reply:
-        """Send a command and return its reply. After an error the link must be dropped."""
-        ...
-
-    async def call_within(self, packed: bytes, patience: float) -> Reply:
-        """The same, with another patience than the wire's own."""
-        ...
-
-    async def series(self, packed: bytes, count: int, patience: float) -> list[Reply]:
-        """The same with several commands; returns as many replies."""
-        ...
-
-    async def send(self, packed: bytes, patience: float) -> None:
-        """Send a command whose reply `receive` will return."""
-        ...
-
-    async def receive(self, patience: float) -> Reply:
-        """The next reply, or `MORE` if none came in so many seconds."""
-        ...
-
-    def hang_up(self) -> None:
-        """End the connection from outside, so that whoever waits on it gets an error."""
-        ...
-
-    def drop(self) -> None:
-        """Close the connection."""
-        ...
-
-    def abandon(self) -> None:
-        """In a forked child: close the descriptor, and say nothing to the server."""
-        ...
 
 
 L = TypeVar("L", bound=Link)
@@ -136,6 +68,10 @@ class Wire(ABC, Generic[L]):
         self._waiting = 0
         self._closed = False
         self._tls: ssl.SSLContext | None = None
+        self._home: Host | None = None
+        """The node of the cluster that has the slot, as far as is known."""
+        self._nodes: list[Host] = []
+        """The nodes of the cluster, as the map has named them."""
 
     # -- what a driver calls -------------------------------------------------
 
@@ -167,12 +103,38 @@ class Wire(ABC, Generic[L]):
         if self._waiting or self._closed:
             self._returned()
         if type(reply) is hiredis.ReplyError:
-            raise self._refused(str(reply))
+            return (await self._redirected(packed, 1, str(reply)))[0]
         return reply
 
     async def series(self, packed: bytes, count: int) -> list[Reply]:
         """Carry out several commands in one exchange; raises for the first that was refused."""
         replies = await self._series(packed, count)
+        first = replies[0]
+        if type(first) is hiredis.ReplyError:
+            replies = await self._redirected(packed, count, str(first))
+        for reply in replies:
+            if type(reply) is hiredis.ReplyError:
+                raise self._refused(str(reply))
+        return replies
+
+    async def _redirected(self, packed: bytes, count: int, text: str) -> list[Reply]:
+        """Ask whom a node of a cluster has named instead; raise what else the refusal means."""
+        home = self._home
+        there = None if home is None else redirection(text, home)
+        if there is None:
+            raise self._refused(text)
+        if there.moved:
+            self._home = there.host
+            self._drop_idle()
+            replies = await self._series(packed, count)
+        else:
+            until = time.monotonic() + self.settings.patience
+            link = await self._greeted(there.host, until, guide=False)
+            try:
+                replies = await link.series(pack((b"ASKING",)) + packed, 1 + count, left(until))
+            finally:
+                self.discard(link)
+            del replies[0]
         for reply in replies:
             if type(reply) is hiredis.ReplyError:
                 raise self._refused(str(reply))
@@ -317,6 +279,7 @@ class Wire(ABC, Generic[L]):
     def _refused(self, text: str) -> TenureError:
         code = text.partition(" ")[0]
         if code in STALE:
+            self._home = None
             self._drop_idle()
         if code == "NOSCRIPT":
             return ScriptMissing(f"{self.settings.label}: {text}")
@@ -327,11 +290,13 @@ class Wire(ABC, Generic[L]):
     async def _connect(self, until: float) -> L:
         """A new connection, greeted, and with the right database selected."""
         settings = self.settings
+        if settings.slot is not None:
+            return await self._at_home(until)
         if settings.service:
             host: Host | None = await self._master(until)
         else:
             host = settings.hosts[0] if settings.hosts else None
-        link = await self._greeted(host, until, sentinel=False)
+        link = await self._greeted(host, until, guide=False)
         if settings.database:
             try:
                 packed = pack((b"SELECT", settings.database))
@@ -343,16 +308,29 @@ class Wire(ABC, Generic[L]):
                 raise
         return link
 
-    async def _greeted(self, host: Host | None, until: float, *, sentinel: bool) -> L:
+    async def _at_home(self, until: float) -> L:
+        """A connection to the node of a cluster that has the slot."""
+        if self._home is not None:
+            try:
+                half = time.monotonic() + left(until) / 2
+                return await self._greeted(self._home, half, guide=False)
+            except Unavailable:
+                self._home = None
+        home = await self._master(until)
+        link = await self._greeted(home, until, guide=False)
+        self._home = home
+        return link
+
+    async def _greeted(self, host: Host | None, until: float, *, guide: bool) -> L:
         settings = self.settings
-        if sentinel:
+        if guide and settings.service:
             login = (settings.sentinel_username, settings.sentinel_password)
         else:
             login = (settings.username, settings.password)
         link = await self._dial(host, until)
         self._links.add(link)
         try:
-            check_hello(await self._ask(link, hello(*login), until), settings, sentinel=sentinel)
+            check_hello(await self._ask(link, hello(*login), until), settings, guide=guide)
             if self._closed:
                 raise Unavailable(f"{settings.label}: the connection was closed")
         except BaseException:
@@ -368,16 +346,18 @@ class Wire(ABC, Generic[L]):
             raise Unavailable(str(error)) from error
 
     async def _master(self, until: float) -> Host:
-        """Ask the sentinels, each in turn, where the master is."""
+        """Ask the sentinels, or the nodes of the cluster, each in turn, where the master is."""
         settings = self.settings
-        words = (b"SENTINEL", b"get-master-addr-by-name", settings.service)
+        cluster = settings.slot is not None
+        words = MAP if cluster else (b"SENTINEL", b"get-master-addr-by-name", settings.service)
         cause: Exception | None = None
-        fault = "no sentinel answers"
-        for index, sentinel in enumerate(settings.hosts):
-            # A silent sentinel must not use up the time of those behind it.
-            share = time.monotonic() + left(until) / (len(settings.hosts) - index + 1)
+        fault = f"no {'node' if cluster else 'sentinel'} answers"
+        hosts = list(dict.fromkeys([*settings.hosts, *self._nodes]))
+        for index, host in enumerate(hosts):
+            # A silent one must not use up the time of those behind it.
+            share = time.monotonic() + left(until) / (len(hosts) - index + 1)
             try:
-                link = await self._greeted(sentinel, share, sentinel=True)
+                link = await self._greeted(host, share, guide=True)
                 try:
                     reply = await self._ask(link, pack(words), share)
                 finally:
@@ -387,12 +367,23 @@ class Wire(ABC, Generic[L]):
                 continue
             if type(reply) is hiredis.ReplyError:
                 raise translate(str(reply), settings.label)
-            if isinstance(reply, list) and len(reply) == 2:
-                name, port = reply
-                if isinstance(name, bytes) and isinstance(port, bytes) and port.isdigit():
-                    return Host(name.decode(), int(port))
-            fault = "the sentinels do not know it"
+            master = self._named(reply, host)
+            if master is not None:
+                return master
+            fault = "nobody has its slot" if cluster else "the sentinels do not know it"
         raise Unavailable(f"{settings.label}: {fault}") from cause
+
+    def _named(self, reply: Reply, asked: Host) -> Host | None:
+        """The master that a sentinel or a node has named."""
+        if self.settings.slot is not None:
+            master, nodes = read_map(reply, self.settings.slot, asked)
+            self._nodes = nodes or self._nodes
+            return master
+        if isinstance(reply, list) and len(reply) == 2:
+            name, port = reply
+            if isinstance(name, bytes) and isinstance(port, bytes) and port.isdigit():
+                return Host(name.decode(), int(port))
+        return None
 
     @abstractmethod
     async def _dial(self, host: Host | None, until: float) -> L:

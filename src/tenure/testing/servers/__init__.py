@@ -16,6 +16,7 @@ from ._consul import ConsulCluster, ConsulServer
 from ._etcd import EtcdGatewayServer, EtcdServer
 from ._memcached import MemcachedServer
 from ._mysql import MysqlServer
+from ._pgbouncer import PgBouncer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
 from ._redis_cluster import RedisCluster, RedisClusterNode
@@ -33,6 +34,7 @@ __all__ = [
     "EtcdServer",
     "MemcachedServer",
     "MysqlServer",
+    "PgBouncer",
     "PostgresServer",
     "RedisCluster",
     "RedisClusterNode",
