@@ -15,7 +15,7 @@ this driver adds is what to do about loss, since memcached may forget any item a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._model import Claim, Finding, Roll, Traits
 from .._runtime.base import Runtime
@@ -40,23 +40,32 @@ from ._memcached_items import (
 from ._memcached_sessions import ALIVE, LOST, Mine, Sessions, new_session
 from ._memcached_url import settings, ttl_most
 from .base import Lost
-from .document import BURIED, Document, DocumentDriver
+from .document import BURIED, KNOWN_MAX, Document, DocumentDriver
 
 LOADS_MAX = 20
 """Tries to find a roster that was lost and is made again."""
 EMBARGOED_RANKS = 32
 """How much farther back than its place a claim stands while an embargo lasts: beyond any
 width that it may be compared with soon, and near enough to be looked at every second."""
-CENSUSES_MAX = 1024
+READ_SECONDS = 0.2
+"""For so long a waiter may be told the same while nothing changes but who is alive."""
 DELETED = "deleted"
 """The version of what was deleted: nothing ever has it again."""
 _LETTERS = {"session": "s", "roster": "r", "record": "d"}
 
 
+class _Known(NamedTuple):
+    """What was found in a roster at some version or after it, and how long that may be told."""
+
+    version: Version | None
+    until: float
+    found: Any
+
+
 class MemcachedDriver(DocumentDriver):
     """One namespace on one memcached."""
 
-    traits = Traits(scope="hosts", shared=True, push=False, poll=0.03)
+    traits = Traits(scope="hosts", shared=True, push=False, poll=0.02)
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
@@ -67,7 +76,8 @@ class MemcachedDriver(DocumentDriver):
         self._sessions = Sessions(self._wire, self._keys, runtime)
         self._embargoes: dict[str, int] = {}
         """Of each roster that was seen under an embargo: when that ends, by the server's clock."""
-        self._censuses: dict[str, tuple[Version, float, tuple[Claim, ...]]] = {}
+        self._rolls: dict[tuple[str, str, int], _Known] = {}
+        self._censuses: dict[str, _Known] = {}
 
     async def open(self) -> None:
         await self._wire.open()
@@ -169,36 +179,50 @@ class MemcachedDriver(DocumentDriver):
             mine.withdrawn(roster, id)
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
-        roll = await super().read(session, roster, id, width)
+        # A waiter looks many times a second: unless something changed, it gets what was found
+        # before, and the dead are looked for a few times a second.
+        now = self.runtime.now()
+        known = self._rolls.get((roster, id, width))
+        version = None if known is None else await self._probe(roster)
+        if known is not None and version == known.version and now < known.until:
+            roll: Roll = known.found
+        else:
+            roll = await super().read(session, roster, id, width)
+            # A grant is never told twice: between the two looks it may have been lost.
+            until = now + READ_SECONDS if roll.rank >= width else 0.0
+            self._remember(self._rolls, (roster, id, width), version, until, roll)
         if roster in self._embargoes and await self._embargoed(roster):
             return roll._replace(rank=max(roll.rank, width) + EMBARGOED_RANKS)
         return roll
 
     async def census(self, roster: str) -> tuple[Claim, ...]:
-        # Watchers look many times a second: unless something changed, they get what was
-        # found before, and the dead are looked for four times in a TTL.
+        # The same for watchers. A census may be long, so its dead are looked for less often.
         now = self.runtime.now()
         known = self._censuses.get(roster)
-        if known is not None and now < known[1]:
-            request = b"mg %b c f\r\n" % self._keys.of("r", roster).key
-            instance, replies = await self._wire.ask(request)
-            if replies[0].code == b"HD":
-                version = fetched(instance, replies[0])
-                if version == known[0]._replace(until=0):
-                    return known[2]
-        document, version = await self.load("roster", roster)
-        if document is None or isinstance(version, Absent):
-            return ()
-        if await self._dead(document["claims"], None, ""):
-            return await super().census(roster)
-        claims = tuple(
-            Claim(roster, id, session, token, owner, body, shared)
-            for id, session, token, owner, body, shared in document["claims"]
-        )
-        if len(self._censuses) >= CENSUSES_MAX:
-            self._censuses.clear()
-        self._censuses[roster] = (version, now + self.ttl / 4, claims)
+        version = None if known is None else await self._probe(roster)
+        if known is not None and version == known.version and now < known.until:
+            claims: tuple[Claim, ...] = known.found
+            return claims
+        claims = await super().census(roster)
+        self._remember(self._censuses, roster, version, now + self.ttl / 4, claims)
         return claims
+
+    async def _probe(self, roster: str) -> Version | None:
+        """The version of a roster; None if it is not there."""
+        request = b"mg %b c f\r\n" % self._keys.of("r", roster).key
+        instance, replies = await self._wire.ask(request)
+        return fetched(instance, replies[0]) if replies[0].code == b"HD" else None
+
+    def _remember(
+        self, known: dict[Any, _Known], key: Any, version: Version | None, until: float, found: Any
+    ) -> None:
+        """Keep what was found, with a version from before: so it is never newer than that.
+
+        Without one, only that somebody looked: the next look asks for the version first.
+        """
+        if len(known) >= KNOWN_MAX:
+            known.clear()
+        known[key] = _Known(version, 0.0 if version is None else until, found)
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         names = [each for each in await self._index.names("roster") if each.startswith(prefix)]

@@ -52,6 +52,11 @@ class Settings:
     """At most so many connections at a time; further calls wait for a free one."""
 
     @property
+    def logs_in(self) -> bool:
+        """Whether there is a user name or a password to show."""
+        return self.username is not None or self.password is not None
+
+    @property
     def label(self) -> str:
         """What to call the backend in a message."""
         return f"memcached at {self.host}"
@@ -140,10 +145,8 @@ def translate(text: str, label: str) -> TenureError:
     message = f"{label}: {text[:200]}"
     if "too large" in text or "out of memory" in text:
         return StorageError(message)
-    if "unauthenticated" in text:
+    if "authenticat" in text:
         return AuthenticationFailed(f"{label}: the server asks for a user name and password")
-    if "authentication" in text:
-        return AuthenticationFailed(f"{label}: the user name or password is wrong")
     if "oo many open connections" in text:
         return Unavailable(message)
     if text == "ERROR":
@@ -162,7 +165,7 @@ def greeting(settings: Settings) -> tuple[bytes, int]:
     an item be?
     """
     packed = b""
-    if settings.username is not None or settings.password is not None:
+    if settings.logs_in:
         login = f"{settings.username or ''} {settings.password or ''}".encode()
         packed = b"set tenure 0 0 %d\r\n%b\r\n" % (len(login), login)
     drawn = os.urandom(8).hex().encode()

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 from .._runtime.base import Flavour
-from ..errors import OutcomeUnknown, Unavailable
+from ..errors import AuthenticationFailed, OutcomeUnknown, Unavailable
 from ._memcached import (
     INSTANCE_KEY,
     Greeted,
@@ -184,6 +184,11 @@ class Wire(ABC, Generic[L]):
             except OutcomeUnknown as error:
                 # Nothing that the caller asked for was sent yet.
                 raise Unavailable(str(error)) from error
+            except AuthenticationFailed as error:
+                if self.settings.logs_in:
+                    text = f"{label}: the user name or password is wrong"
+                    raise AuthenticationFailed(text) from error
+                raise
             link.greeted = read_greeting(replies, label)
             if self._closed:
                 raise Unavailable(f"{label}: the connection was closed")
