@@ -12,6 +12,7 @@ from ..wires.consul import ConsulWire
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _OLDEST = (1, 7)
+_CONNECTIONS_LEAST = 1000
 
 
 async def check_ttl(wire: ConsulWire, ttl: float) -> None:
@@ -60,7 +61,13 @@ async def _cluster(wire: ConsulWire, ttl: float) -> list[Finding]:
 async def _agent(wire: ConsulWire, ttl: float) -> list[Finding]:
     answer = await wire.ask("agent/self")
     debug = answer.get("DebugConfig") or {}
-    return [*_session(answer, ttl), *_mode(debug), *_access(debug), *_version(answer)]
+    return [
+        *_session(answer, ttl),
+        *_mode(debug),
+        *_room(debug),
+        *_access(debug),
+        *_version(answer),
+    ]
 
 
 def _session(answer: dict[str, Any], ttl: float) -> Iterator[Finding]:
@@ -79,6 +86,16 @@ def _mode(debug: dict[str, Any]) -> Iterator[Finding]:
     if debug.get("DevMode"):
         text = "Nothing is kept on disk: after a restart all is free, and tokens begin anew."
         yield Finding("error", "dev mode", text, "Start the agent without -dev.")
+
+
+def _room(debug: dict[str, Any]) -> Iterator[Finding]:
+    most = debug.get("HTTPMaxConnsPerClient")
+    if isinstance(most, int) and 0 < most < _CONNECTIONS_LEAST:
+        text = f"The coordinators on one host, or behind one address, have {most} connections."
+        advice = (
+            "Count on three for each, and one more for each name waited for; raise it if needed."
+        )
+        yield Finding("note", f"limits.http_max_conns_per_client: {most}", text, advice)
 
 
 def _access(debug: dict[str, Any]) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from .base import Wake
 
 logger = logging.getLogger("tenure")
 
-JOBS_MAX = 32
+JOBS_MAX = 16
 _WAIT_SECONDS = 50.0
 _IDLE_SECONDS = 10.0
 UNKNOWN = Answer(0, False)

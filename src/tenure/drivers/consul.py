@@ -49,6 +49,7 @@ from ._consul_keys import (
     value,
 )
 from ._consul_polls import UNKNOWN, Gone, Line, Polls, Whatever
+from ._consul_records import Records
 from ._consul_url import check, lock_delay, settings
 from .base import Driver, Lost, Wake
 
@@ -98,6 +99,7 @@ class ConsulDriver(Driver):
         """Of rosters where an own claim was alone that has left: when the gate was written."""
         self._wire: ConsulWire | None = None
         self._polls = Polls(runtime, self._connected, self.patience)
+        self._records = Records(self._keys, self._connected, runtime)
 
     # -- the connection ----------------------------------------------------
 
@@ -213,17 +215,13 @@ class ConsulDriver(Driver):
                 place.token = stand.entry.created
                 return self._stands(place, entries, stand, 0)
             if len(ahead(entries, place.shared)) >= width:
-                await self._check(place.session)
+                if place.session not in self._sessions:
+                    raise SessionLost(f"consul: the session {place.session} has ended")
                 return roll(roster, entries, stand, place.shared)
             entered = await self._enter(place, body, written, entries)
             if entered is not None:
                 return entered
         raise Unavailable("consul: too many others claimed at the same time")
-
-    async def _check(self, session: str) -> None:
-        """`SessionLost` if a session is known to be over."""
-        if session not in self._sessions:
-            raise SessionLost(f"consul: the session {session} has ended")
 
     async def _enter(
         self, place: Place, body: str, written: int | None, others: Sequence[Entry] = ()
@@ -239,15 +237,15 @@ class ConsulDriver(Driver):
         known = self._sessions.get(session)
         if known is None:
             raise SessionLost(f"consul: the session {session} has ended")
-        text = value(known.owner, body, round(self.runtime.wall(), 3))
+        text, mark = value(known.owner, body, round(self.runtime.wall(), 3)), key.encode()
         for _ in range(_RACES):
             epoch = known.epoch
             alive = wires.unchanged(session_key, epoch) if epoch else wires.not_there(session_key)
             operations = [
                 wires.not_there(key),
                 alive,
-                # Consul takes what changes nothing for no write, so the value is the claim's.
-                wires.put(gate, text) if written is None else wires.put_if(gate, written, text),
+                # Consul takes what changes nothing for no write, so the claim's name is in it.
+                wires.put(gate, mark) if written is None else wires.put_if(gate, written, mark),
                 wires.lock(key, session, text, SHARED if place.shared else 0),
             ]
             if written is None and not public:
@@ -416,28 +414,13 @@ class ConsulDriver(Driver):
     # -- records -----------------------------------------------------------
 
     async def recall(self, name: str) -> Record | None:
-        entry = await self._connected().get(self._keys.of_record(name))
-        if entry is None:
-            return None
-        return Record(wires.decoded(entry).decode(errors="replace"), entry.modified)
+        return await self._records.recall(name)
 
     async def record(self, name: str, text: str | None, version: Any) -> int | None:
-        key, wire = self._keys.of_record(name), self._connected()
-        if text is not None:
-            # Without it, the same text again would be no write, and have no version of its own.
-            flags = int(self.runtime.random() * (1 << 53))
-            outcome = await wire.txn([wires.put_if(key, version or 0, text.encode(), flags)])
-            return None if isinstance(outcome, Refused) else outcome[0].modified
-        if version is None:
-            operations = [wires.not_there(key)]
-        else:  # a deletion by index would also succeed where nothing is
-            operations = [wires.unchanged(key, version), wires.delete(key)]
-        # What is deleted has no version; that of what was there will not come again.
-        return None if isinstance(await wire.txn(operations), Refused) else version or 0
+        return await self._records.record(name, text, version)
 
     async def recorded(self, prefix: str) -> Sequence[str]:
-        found = await self._connected().keys(self._keys.of_record(prefix))
-        return sorted(self._keys.name(each) for each in found)
+        return await self._records.recorded(prefix)
 
     # -- wake-ups ----------------------------------------------------------
 

@@ -154,7 +154,10 @@ class ConsulWire:
         body |= {"Checks": [], "NodeChecks": []}  # type: ignore[dict-item]
         data = json.dumps(body).encode()
         reply = await self._call("PUT", f"/v1/session/create{self._only}", data)
-        return str(_json(reply)["ID"])
+        try:
+            return str(_json(reply)["ID"])
+        except (KeyError, TypeError) as error:
+            raise _strange(error) from error
 
     async def renew_session(self, session: str) -> bool:
         """Give a session another TTL; False if there is none."""
@@ -189,7 +192,7 @@ class ConsulWire:
         """The keys that begin so, or what they begin with up to the separator."""
         path = f"/v1/kv/{prefix}?keys&separator={separator}&consistent{self._more}"
         reply = await self._call("GET", path, None, 404)
-        return [] if reply.status == 404 else list(_json(reply))
+        return [] if reply.status == 404 else sorted(names(reply))
 
     async def answer(self, question: str) -> Answer:
         """The answer to a `Poll`'s question now."""
@@ -318,7 +321,12 @@ def locked(reply: http.Reply) -> bool:
 
 def names(reply: http.Reply) -> frozenset[str]:
     """The keys that were listed."""
-    return frozenset() if reply.status == 404 else frozenset(map(str, _json(reply)))
+    if reply.status == 404:
+        return frozenset()
+    try:
+        return frozenset(map(str, _json(reply)))
+    except TypeError as error:
+        raise _strange(error) from error
 
 
 def refusal(reply: http.Reply, name: str) -> TenureError:

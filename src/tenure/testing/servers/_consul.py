@@ -52,6 +52,7 @@ class ConsulServer(Server):
         """The servers of its cluster, itself among them."""
         self.server_port = 0
         self.serf_port = 0
+        self._data: Path | None = None
 
     def url_at(self, port: int) -> str:
         """The backend URL with another port: that of a proxy, for instance."""
@@ -104,8 +105,22 @@ class ConsulServer(Server):
 
     def _prepare(self) -> None:
         # What a failed attempt wrote has the ports of that attempt in it.
-        shutil.rmtree(self.folder / "data", ignore_errors=True)
-        write_private(self.folder / "consul.json", json.dumps(self._configuration()))
+        self._forget_data()
+        folder = self.folder  # sees to the run
+        assert self._run is not None
+        # Consul syncs every write, and cannot be told not to.
+        self._data = self._run.memory_folder("consul")
+        write_private(folder / "consul.json", json.dumps(self._configuration()))
+
+    def _forget_data(self) -> None:
+        if self._data is not None:
+            shutil.rmtree(self._data, ignore_errors=True)
+        self._data = None
+
+    def close(self) -> None:
+        """Kill the server and remove its data; a later `start` begins anew."""
+        super().close()
+        self._forget_data()
 
     def _configuration(self) -> dict[str, Any]:
         here = "https" if self.tls else "http"
@@ -118,6 +133,8 @@ class ConsulServer(Server):
             "datacenter": "dc1",
             "server": True,
             "session_ttl_min": _TTL_MIN,
+            # All of a test's clients have one address; the kit makes hundreds.
+            "limits": {"http_max_conns_per_client": 2000},
             "disable_update_check": True,
             "disable_host_node_id": True,
             "leave_on_terminate": False,
@@ -127,7 +144,7 @@ class ConsulServer(Server):
         }
         if not self.development:
             configuration |= {
-                "data_dir": str(self.folder / "data"),
+                "data_dir": str(self._data),
                 "bootstrap_expect": len(self.peers),
                 "retry_join": [f"{self.host}:{peer.serf_port}" for peer in others],
                 "retry_interval": "200ms",

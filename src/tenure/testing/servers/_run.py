@@ -23,16 +23,19 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 
+MEMORY = Path("/dev/shm")
+
 _GUARD = """
 pids=' '
 while read -r verb pid; do
     case $verb in
     watch) pids="$pids$pid " ;;
+    sweep) set -- "$@" "$pid" ;;
     forget) case $pids in *" $pid "*) pids="${pids%%" $pid "*} ${pids#*" $pid "}" ;; esac ;;
     esac
 done
 for pid in $pids; do kill -9 "$pid"; done
-rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }
+rm -rf -- "$@" || { sleep 1; rm -rf -- "$@"; }
 """
 
 
@@ -44,6 +47,7 @@ class Run:
         self.folder = Path(tempfile.mkdtemp(prefix="tenure-servers-"))
         self.folder.chmod(0o755)  # servers that run as another user must get through
         self.closers: dict[int, Callable[[], None]] = {}
+        self._swept: list[Path] = []
         self._count = 0
         self._lock = threading.Lock()
         self._guard = subprocess.Popen(
@@ -62,6 +66,18 @@ class Run:
             self._count += 1
             folder = self.folder / f"{kind}-{self._count}"
         folder.mkdir(mode=0o700)
+        return folder
+
+    def memory_folder(self, kind: str) -> Path:
+        """Make an empty folder in memory, for what is synced often and need not last.
+
+        Where there is no such place, it is made like any other.
+        """
+        if not os.access(MEMORY, os.W_OK | os.X_OK):
+            return self.new_folder(kind)
+        folder = Path(tempfile.mkdtemp(prefix=f"tenure-{kind}-", dir=MEMORY))
+        self._swept.append(folder)
+        self._tell(f"sweep {folder}\n")
         return folder
 
     def watch(self, pid: int) -> None:
@@ -86,7 +102,8 @@ class Run:
         if self._guard.stdin is not None:
             self._guard.stdin.close()
         self._guard.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, *self._swept):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _run: Run | None = None
