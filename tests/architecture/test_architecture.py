@@ -32,6 +32,8 @@ CLIENTS = {
     "pymysql",
     "sqlalchemy",
     "sqlite3",
+    "kazoo",
+    "zake",
 }
 
 # From the bottom up; a module may import what stands above it here, and itself.
@@ -255,6 +257,8 @@ def test_only_its_own_driver_brings_a_client_library(scheme: str) -> None:
         "sql": {"sqlalchemy"},
         "sqlite": {"sqlite3"},
         "etcd": {"grpc", "google"},
+        "zookeeper": {"kazoo"},
+        "zake": {"kazoo", "zake"},
     }
     tops = {name.partition(".")[0] for name in loaded}
     assert tops & CLIENTS <= own.get(entry.extra or scheme, set())

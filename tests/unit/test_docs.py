@@ -17,7 +17,7 @@ import pytest
 
 from tenure.cli import COMMANDS, ExitCode, drivers
 from tenure.drivers import registry
-from tenure.testing.servers import EtcdServer, PostgresServer, RedisServer, Server
+from tenure.testing.servers import EtcdServer, PostgresServer, RedisServer, Server, ZookeeperServer
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -27,6 +27,7 @@ SERVERS: dict[str, Callable[[], Server]] = {
     "postgresql": PostgresServer,
     "postgres": PostgresServer,
     "etcd": EtcdServer,
+    "zookeeper": ZookeeperServer,
 }
 _BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```[ \t]*$", re.MULTILINE | re.DOTALL)
 _EXAMPLE = re.compile(r"\b([a-z0-9+]+)://(?:[^\s/@'\"]*@)?[\w.,:-]*\.example\b(?::\d+)?(?:/\w*)?")
