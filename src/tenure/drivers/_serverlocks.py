@@ -28,11 +28,19 @@ L = TypeVar("L", bound=Link)
 class Connections(Protocol):
     """What the locks need of the driver."""
 
-    session: Session[Any] | None
+    @property
+    def session(self) -> Session[Any] | None: ...
 
     def current(self, session: str) -> Session[Any]: ...
 
     async def another(self, session: Session[Any]) -> Link: ...
+
+
+class Kept(Protocol):
+    """What the main connection has of one name."""
+
+    name: str
+    values: Values
 
 
 class Hold:
@@ -85,6 +93,8 @@ class ServerLocks(Mutex):
     FREE_SHARED: ClassVar[bytes]
     FREED: ClassVar[bytes]
     """What these two return if there was something to free."""
+    RESET: ClassVar[bytes] = b""
+    """Frees what a wait that was called off may have left behind, where it may."""
 
     def __init__(self, driver: Connections, runtime: Runtime) -> None:
         self._sessions = driver
@@ -184,6 +194,8 @@ class ServerLocks(Mutex):
                 if now() >= until:
                     return await self._runtime.finish(link.withdraw())
             token = await link.take()
+            if token is None and self.RESET:
+                await link.call(self.RESET, hold.values, b"")
         return token
 
     async def _forsake(self, hold: Hold) -> None:
@@ -248,8 +260,8 @@ class Session(Generic[L]):
         self.main = main
         self.ended: str | None = None
         self.holding: dict[Link, Hold] = {}  # beside the main one
-        self.keys: dict[Values, Hold | _Readers] = {}  # what the main connection has, or tries
-        self._before: set[Hold | _Readers] = set()  # what was held at the last renewal
+        self.keys: dict[Values, Kept] = {}  # what the main connection has, or tries
+        self._before: set[Kept] = set()  # what was held at the last renewal
         self._noted: set[str] = set()
         self._driver = driver
         self._lost = lost
@@ -265,7 +277,7 @@ class Session(Generic[L]):
     def long_held(self) -> dict[bytes, str]:
         """The keys and names that were held at the last renewal, too, and are not noted yet."""
         with self._lock:
-            held = {*self.keys.values(), *self.holding.values()}
+            held: set[Kept] = {*self.keys.values(), *self.holding.values()}
         before, self._before = self._before, held
         return {each.values[0]: each.name for each in held & before if each.name not in self._noted}
 

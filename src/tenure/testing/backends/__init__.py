@@ -12,6 +12,7 @@ from ._file import FileBackend
 from ._ipc import IpcBackend
 from ._memcached import MemcachedBackend
 from ._memory import MemoryBackend
+from ._mysql import MysqlBackend
 from ._postgresql import PostgresqlBackend, PostgresqlRowBackend
 from ._redis import RedisBackend
 from ._sql import SqliteBackend, SqlMariadbBackend, SqlPostgresqlBackend
@@ -23,6 +24,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     IpcBackend,
     RedisBackend,
     PostgresqlBackend,
+    MysqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,
     ZookeeperBackend,
@@ -42,6 +44,7 @@ __all__ = [
     "IpcBackend",
     "MemcachedBackend",
     "MemoryBackend",
+    "MysqlBackend",
     "PostgresqlBackend",
     "PostgresqlRowBackend",
     "RedisBackend",
