@@ -194,7 +194,7 @@ class TenureAsyncio(AsyncContestant):
         await self.coordinator.close()
 
 
-DRIVERS = ("memory", "file", "ipc", "redis", "postgresql", "etcd")
+DRIVERS = ("memory", "file", "ipc", "redis", "postgresql", "etcd", "consul")
 
 _TENURE = Entry("Tenure", "contestants:Tenure", "tenure")
 _TENURE_ASYNCIO = Entry("Tenure, asyncio", "contestants:TenureAsyncio", "tenure", "asyncio")
@@ -258,6 +258,14 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         # Its acquire raises TypeError on a lock that is taken, with the tenacity of today.
         Entry("etcd3", "peers:Etcd3", waits=False, environment=_SLOW_PROTOBUF),
         Entry("grpcio, asyncio", "raw:EtcdAsyncio", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "consul": (
+        Entry("httpx2, acquire and release", "raw_consul:Httpx", "raw", waits=False),
+        Entry("http.client", "raw_consul:HttpClient", "reference", waits=False),
+        _TENURE,
+        Entry("py-consul", "raw_consul:PyConsul", waits=False),
+        Entry("httpx2, asyncio", "raw_consul:HttpxAsyncio", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
     ),
 }

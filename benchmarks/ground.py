@@ -151,6 +151,10 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
             info = redis.command("INFO", "server").decode()
             version = next(line for line in info.splitlines() if line.startswith("redis_version"))
             yield redis.url, f"Redis {version.partition(':')[2]}"
+    elif driver == "consul":
+        with servers.ConsulServer() as consul:
+            version = consul.call("GET", "agent/self")["Config"]["Version"]
+            yield consul.url, f"Consul {version}, one server, its data in memory"
     elif driver == "postgresql":
         with servers.PostgresServer() as postgres:
             yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"

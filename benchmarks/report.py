@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LIBRARIES = (
     "redis", "hiredis", "psycopg", "grpcio", "tooz", "fasteners", "filelock", "portalocker",
     "python-redis-lock", "pottery", "sherlock", "pals", "etcd3gw", "etcd3", "kazoo", "pymemcache",
-    "PyMySQL", "aiomysql", "SQLAlchemy", "httpx2", "httpx", "sysv_ipc",
+    "PyMySQL", "aiomysql", "SQLAlchemy", "py-consul", "httpx2", "httpx", "sysv_ipc",
 )  # fmt: skip
 
 
