@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -17,13 +18,22 @@ import pytest
 
 from tenure.cli import COMMANDS, ExitCode, drivers
 from tenure.drivers import registry
-from tenure.testing.servers import EtcdServer, PostgresServer, RedisServer, Server, ZookeeperServer
+from tenure.testing.servers import (
+    EtcdServer,
+    MemcachedServer,
+    PostgresServer,
+    RedisServer,
+    Server,
+    ZookeeperServer,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LIMIT = 120.0
 SERVERS: dict[str, Callable[[], Server]] = {
     "redis": RedisServer,
+    # Leases are short there, and so is what is waited for after a start.
+    "memcached": functools.partial(MemcachedServer, options={"ttl": "2", "ttl_max": "2"}),
     "postgresql": PostgresServer,
     "postgres": PostgresServer,
     "etcd": EtcdServer,

@@ -32,6 +32,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     SqliteBackend,
     SqlPostgresqlBackend,
     SqlMariadbBackend,
+    MemcachedBackend,
 )
 """Those of the built-in drivers, in the order of the tables."""
 
