@@ -14,6 +14,7 @@ from __future__ import annotations
 from ._base import Server
 from ._consul import ConsulCluster, ConsulServer
 from ._etcd import EtcdGatewayServer, EtcdServer
+from ._etcd_cluster import EtcdCluster, EtcdMember
 from ._memcached import MemcachedServer
 from ._mysql import MysqlServer
 from ._pgbouncer import PgBouncer
@@ -30,7 +31,9 @@ __all__ = [
     "Certificates",
     "ConsulCluster",
     "ConsulServer",
+    "EtcdCluster",
     "EtcdGatewayServer",
+    "EtcdMember",
     "EtcdServer",
     "MemcachedServer",
     "MysqlServer",
