@@ -19,7 +19,7 @@ from ._base import (
 )
 
 ROSTER = Need(lambda traits: not traits.frees_on_death, "the backend has its own queue")
-NOTICE_SECONDS_MAX = 0.35
+NOTICE_SECONDS_MAX = 1.0
 """How late a loaded machine may tell of a loss."""
 
 
@@ -462,9 +462,9 @@ async def a_paused_server_costs_the_lease_in_time(env: Env) -> None:
     server.pause()
     try:
         await env.until(lambda: not lease.held(), env.ttl + NOTICE_SECONDS_MAX, "the loss")
+        assert tenure.now() <= lease.deadline + NOTICE_SECONDS_MAX
     finally:
         server.resume()
-    assert tenure.now() <= lease.deadline + NOTICE_SECONDS_MAX
     again = await env(a.lock(name).acquire(timeout=env.ttl + 10))
     assert again.token > lease.token
     await env(again.release())
