@@ -19,6 +19,7 @@ import pytest
 from tenure.cli import COMMANDS, ExitCode, drivers
 from tenure.drivers import registry
 from tenure.testing.servers import (
+    ConsulServer,
     EtcdServer,
     MemcachedServer,
     PostgresServer,
@@ -37,6 +38,7 @@ SERVERS: dict[str, Callable[[], Server]] = {
     "postgresql": PostgresServer,
     "postgres": PostgresServer,
     "etcd": EtcdServer,
+    "consul": ConsulServer,
     "zookeeper": ZookeeperServer,
 }
 _BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```[ \t]*$", re.MULTILINE | re.DOTALL)

@@ -19,6 +19,7 @@ from tenure.testing.kit import CASES, Case, run
 from tenure.testing.kit._base import Flavour
 from tenure.testing.servers import (
     Certificates,
+    ConsulServer,
     EtcdServer,
     PostgresServer,
     RedisServer,
@@ -74,6 +75,10 @@ class SecuredEtcd(Secured):
     scheme = "etcd"
 
 
+class SecuredConsul(Secured):
+    scheme = "consul"
+
+
 SERVERS: dict[str, Callable[[], Server | SentinelCluster]] = {
     "redis": lambda: RedisServer(password=PASSWORD),
     "redis-tls": lambda: RedisServer(tls=True, password=PASSWORD),
@@ -85,6 +90,9 @@ SERVERS: dict[str, Callable[[], Server | SentinelCluster]] = {
     "etcd": lambda: EtcdServer(password=PASSWORD),
     "etcd-tls": lambda: EtcdServer(tls=True, user="app", password=PASSWORD),
     "etcd-mutual": lambda: EtcdServer(mutual_tls=True, user="app", password=PASSWORD),
+    "consul": lambda: ConsulServer(password=PASSWORD),
+    "consul-tls": lambda: ConsulServer(tls=True, password=PASSWORD),
+    "consul-mutual": lambda: ConsulServer(mutual_tls=True, password=PASSWORD),
 }
 PLACES = [
     ("redis-tls", SecuredRedis),
@@ -95,6 +103,8 @@ PLACES = [
     ("postgresql-mutual", SecuredPostgresql),
     ("etcd-tls", SecuredEtcd),
     ("etcd-mutual", SecuredEtcd),
+    ("consul-tls", SecuredConsul),
+    ("consul-mutual", SecuredConsul),
 ]
 
 
@@ -219,7 +229,7 @@ def test_a_wrong_password_is_refused(places: Places, place: str, flavour: Flavou
     assert isinstance(refused(url.replace(right, wrong), flavour), tenure.AuthenticationFailed)
 
 
-MUTUAL = ["redis-mutual", "postgresql-mutual", "etcd-mutual"]
+MUTUAL = ["redis-mutual", "postgresql-mutual", "etcd-mutual", "consul-mutual"]
 
 
 @flavours
@@ -265,16 +275,17 @@ def test_another_name_is_refused(places: Places, flavour: Flavour) -> None:
 
 
 @flavours
-@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd"])
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd", "consul"])
 def test_an_open_connection_is_refused(places: Places, kind: str, flavour: Flavour) -> None:
     """Without TLS in the URL, a server that has nothing but TLS gives a typed error, soon."""
     server = places.server(f"{kind}-tls")
     plain = server.url.partition("?")[0].replace("rediss:", "redis:").replace("etcds:", "etcd:")
+    plain = plain.replace("consul+https:", "consul:")
     refused(plain + ("?sslmode=disable" if kind == "postgresql" else ""), flavour)
 
 
 @flavours
-@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd"])
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd", "consul"])
 def test_a_server_without_tls_is_refused(places: Places, kind: str, flavour: Flavour) -> None:
     """With TLS in the URL, a server that has none is `Unavailable`; nothing falls back."""
     secured, open_ = places.server(f"{kind}-tls"), places.server(kind)

@@ -19,6 +19,7 @@ import pytest
 
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import (
+    ConsulServer,
     EtcdServer,
     PostgresServer,
     RedisServer,
@@ -33,7 +34,7 @@ from tenure.testing.servers import (
 )
 
 LIMIT = 30.0
-KINDS = [RedisServer, PostgresServer, EtcdServer]
+KINDS = [RedisServer, PostgresServer, EtcdServer, ConsulServer]
 
 
 def until(condition: Callable[[], bool], limit: float = LIMIT) -> None:
@@ -50,6 +51,8 @@ def write(server: Server) -> None:
         server.psql("CREATE TABLE kept AS SELECT 'value' AS value")
     elif isinstance(server, EtcdServer):
         server.call("kv/put", {"key": server.encode("key"), "value": server.encode("value")})
+    elif isinstance(server, ConsulServer):
+        server.call("PUT", "kv/key", b"value")
 
 
 def kept(server: Server) -> bool:
@@ -57,6 +60,8 @@ def kept(server: Server) -> bool:
         return bool(server.command("GET", "key") == b"value")
     if isinstance(server, PostgresServer):
         return server.psql("SELECT value FROM kept") == "value"
+    if isinstance(server, ConsulServer):
+        return bool(server.call("GET", "kv/key"))
     assert isinstance(server, EtcdServer)
     answer = server.call("kv/range", {"key": server.encode("key")})
     return bool(answer.get("kvs") and answer["kvs"][0]["value"] == server.encode("value"))
@@ -226,7 +231,7 @@ def test_tls(kind: Callable[..., Server], mutual: bool) -> None:
         else:
             write(server)
             assert kept(server)
-            assert server.url.startswith(("rediss://", "etcds://"))
+            assert server.url.startswith(("rediss://", "etcds://", "consul+https://"))
 
 
 def _run(command: list[str]) -> str:

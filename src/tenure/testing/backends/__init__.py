@@ -7,6 +7,7 @@ server, and hands the class to `tenure.testing.kit.conformance`.
 from __future__ import annotations
 
 from ._base import Backend, ServerBackend
+from ._consul import ConsulBackend
 from ._etcd import EtcdBackend, EtcdGatewayBackend
 from ._file import FileBackend
 from ._ipc import IpcBackend
@@ -27,6 +28,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     MysqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,
+    ConsulBackend,
     ZookeeperBackend,
     ZakeBackend,
     SqliteBackend,
@@ -39,6 +41,7 @@ BACKENDS: tuple[type[Backend], ...] = (
 __all__ = [
     "BACKENDS",
     "Backend",
+    "ConsulBackend",
     "EtcdBackend",
     "EtcdGatewayBackend",
     "FileBackend",
