@@ -194,7 +194,7 @@ class TenureAsyncio(AsyncContestant):
         await self.coordinator.close()
 
 
-DRIVERS = ("memory", "file", "ipc", "redis", "postgresql", "etcd", "consul")
+DRIVERS = ("memory", "file", "ipc", "redis", "memcached", "postgresql", "etcd", "consul")
 
 _TENURE = Entry("Tenure", "contestants:Tenure", "tenure")
 _TENURE_ASYNCIO = Entry("Tenure, asyncio", "contestants:TenureAsyncio", "tenure", "asyncio")
@@ -239,6 +239,14 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry("redis-py, asyncio", "raw:RedisAsyncio", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
         Entry("redis-py Lock, asyncio", "peers:RedisLockAsyncio", flavour="asyncio"),
+    ),
+    "memcached": (
+        Entry("pymemcache, raw commands", "raw_memcached:Pymemcache", "raw", waits=False),
+        Entry("bare socket", "raw_memcached:MemcachedSocket", "reference", waits=False),
+        _TENURE,
+        Entry("tooz", "peers:Tooz"),
+        Entry("asyncio streams", "raw_memcached:MemcachedStreams", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
     ),
     "postgresql": (
         Entry("psycopg, exec_prepared", "raw:PostgresqlPrepared", "raw"),

@@ -155,6 +155,12 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
         with servers.ConsulServer() as consul:
             version = consul.call("GET", "agent/self")["Config"]["Version"]
             yield consul.url, f"Consul {version}, one server, its data in memory"
+    elif driver == "memcached":
+        with servers.MemcachedServer(options={"ttl_max": "15"}) as memcached:
+            # A younger one may have forgotten leases, for all that a client knows.
+            while int(memcached.stats()["uptime"]) < 20:
+                time.sleep(0.1)
+            yield memcached.url, f"memcached {memcached.stats()['version']}"
     elif driver == "postgresql":
         with servers.PostgresServer() as postgres:
             yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"

@@ -31,7 +31,8 @@ class Tooz(Contestant):
         url = self.url
         if url.startswith("etcd:"):
             url = f"etcd3+http://{self.host}:{self.port}"
-        return f"{url}?timeout={self.options['ttl']}" if "ttl" in self.options else url
+        joint = "&" if "?" in url else "?"
+        return f"{url}{joint}timeout={self.options['ttl']}" if "ttl" in self.options else url
 
     def grouping(self) -> Grouping:
         return ToozGrouping(self._connect)
