@@ -265,13 +265,18 @@ class MysqlDriver(TableDocuments):
         """The names of the locks that begin so, with the connections that have them, and 1."""
         link = await self.questions()
         like = prefix.encode() + b"%"
+        session = self.session
+        own = b"" if session is None else str(session.alive).encode()
         for question in (_OF_PLUGIN, _OF_SCHEMA):
             try:
-                return await link.rows(question.replace(b"?", like))
+                rows = await link.rows(question.replace(b"?", like).replace(b"!", own))
             except Unavailable:
                 raise
             except BackendError:
                 continue  # this server does not tell, or not in this way
+            # A list that lacks a lock that is held for certain is no list.
+            if not own or any(row[0] == own for row in rows):
+                return [row for row in rows if row[0] != own]
         names = await self.known_names(prefix)
         if not names:
             return []
@@ -382,12 +387,13 @@ _IDENTITY = b"""CONNECTION_ID(), @@max_allowed_packet, @@read_only,
 
 _OF_PLUGIN = b"""
     SELECT TABLE_SCHEMA, THREAD_ID, 1 FROM information_schema.METADATA_LOCK_INFO
-    WHERE LOCK_TYPE = 'User lock' AND TABLE_SCHEMA LIKE '?'"""
+    WHERE LOCK_TYPE = 'User lock' AND (TABLE_SCHEMA LIKE '?' OR TABLE_SCHEMA = '!')"""
 _OF_SCHEMA = b"""
     SELECT OBJECT_NAME, PROCESSLIST_ID, LOCK_STATUS = 'GRANTED'
     FROM performance_schema.metadata_locks
     JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
-    WHERE OBJECT_TYPE = 'USER LEVEL LOCK' AND OBJECT_NAME LIKE '?'"""
+    WHERE OBJECT_TYPE = 'USER LEVEL LOCK'
+    AND (OBJECT_NAME LIKE '?' OR OBJECT_NAME = '!')"""
 
 _SET_MARK = (
     b"INSERT INTO tenure_connection VALUES (%d, UUID_SHORT(), '', '') "
