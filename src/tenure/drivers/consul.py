@@ -366,14 +366,10 @@ class ConsulDriver(Driver):
     async def _find(self, claim: Claim) -> Entry | None:
         """The entry of a claim: by its key if it is known, else by its id."""
         place = self._places.get(claim.id)
-        if place is not None:
-            return await self._connected().get(place.key)
-        for public in (True, False):
-            key = self._keys.of_claim(claim.roster, claim.id, public)
-            entry = await self._connected().get(key)
-            if entry is not None:
-                return entry
-        return None
+        keys = {self._keys.of_claim(claim.roster, claim.id, public) for public in (True, False)}
+        keys = keys if place is None else {place.key}
+        found = await self._connected().trees(*keys)  # also of keys that go on longer
+        return next((each for each in found if each.key in keys), None)
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         place, wire = self._places.get(id), self._connected()
