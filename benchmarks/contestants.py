@@ -194,7 +194,18 @@ class TenureAsyncio(AsyncContestant):
         await self.coordinator.close()
 
 
-DRIVERS = ("memory", "file", "ipc", "redis", "memcached", "postgresql", "etcd", "consul")
+DRIVERS = (
+    "memory",
+    "file",
+    "ipc",
+    "redis",
+    "memcached",
+    "postgresql",
+    "mysql",
+    "etcd",
+    "consul",
+    "zookeeper",
+)
 
 _TENURE = Entry("Tenure", "contestants:Tenure", "tenure")
 _TENURE_ASYNCIO = Entry("Tenure, asyncio", "contestants:TenureAsyncio", "tenure", "asyncio")
@@ -257,6 +268,13 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry("psycopg, asyncio", "raw:PostgresqlAsyncio", "raw", "asyncio"),
         _TENURE_ASYNCIO,
     ),
+    "mysql": (
+        Entry("PyMySQL, cursor", "raw_mysql:Pymysql", "raw"),
+        _TENURE,
+        Entry("tooz", "peers:Tooz"),
+        Entry("aiomysql, cursor", "raw_mysql:Aiomysql", "raw", "asyncio"),
+        _TENURE_ASYNCIO,
+    ),
     "etcd": (
         Entry("grpcio, Txn and DeleteRange", "raw:EtcdTxn", "raw", waits=False),
         Entry("grpcio, the server's Lock", "raw:EtcdLock", "reference"),
@@ -274,6 +292,15 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         _TENURE,
         Entry("py-consul", "raw_consul:PyConsul", waits=False),
         Entry("httpx2, asyncio", "raw_consul:HttpxAsyncio", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "zookeeper": (
+        Entry("kazoo, create and delete", "raw_zookeeper:Kazoo", "raw", waits=False),
+        Entry("kazoo, with a queue", "raw_zookeeper:KazooQueue", "reference", waits=False),
+        _TENURE,
+        Entry("tooz", "peers:Tooz"),
+        Entry("kazoo Lock", "raw_zookeeper:KazooLock"),
+        Entry("kazoo, asyncio", "raw_zookeeper:KazooTasks", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
     ),
 }

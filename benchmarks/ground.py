@@ -151,6 +151,10 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
             info = redis.command("INFO", "server").decode()
             version = next(line for line in info.splitlines() if line.startswith("redis_version"))
             yield redis.url, f"Redis {version.partition(':')[2]}"
+    elif driver == "zookeeper":
+        with servers.ZookeeperServer() as zookeeper:
+            version = zookeeper.word("srvr").split()[2].partition("-")[0]
+            yield zookeeper.url, f"ZooKeeper {version}, one server, writes not flushed"
     elif driver == "consul":
         with servers.ConsulServer() as consul:
             version = consul.call("GET", "agent/self")["Config"]["Version"]
@@ -164,6 +168,9 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
     elif driver == "postgresql":
         with servers.PostgresServer() as postgres:
             yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"
+    elif driver == "mysql":
+        with servers.MysqlServer() as mysql:
+            yield mysql.url, f"MariaDB {mysql.sql('SELECT VERSION()')}, commits not flushed"
     else:
         with servers.EtcdServer() as etcd:
             yield etcd.url, f"etcd {_etcd_version()}, one member"

@@ -114,7 +114,7 @@ def test_a_server_that_is_not_there_holds_up_nothing() -> None:
     """Connecting in vain does not block the loop either."""
 
     async def main() -> None:
-        for scheme in ("redis", "memcached", "postgresql", "etcd"):
+        for scheme in ("redis", "memcached", "postgresql", "mysql", "etcd"):
             url = f"{scheme}://127.0.0.1:1/{'db' if scheme == 'postgresql' else ''}"
             with pytest.raises(tenure.BackendError):
                 await tenure.aio.connect(url, ttl=TTL)

@@ -21,6 +21,7 @@ from tenure.testing.servers import (
     Certificates,
     ConsulServer,
     EtcdServer,
+    MysqlServer,
     PostgresServer,
     RedisServer,
     SentinelCluster,
@@ -71,6 +72,10 @@ class SecuredPostgresql(Secured):
     scheme = "postgresql"
 
 
+class SecuredMysql(Secured):
+    scheme = "mysql"
+
+
 class SecuredEtcd(Secured):
     scheme = "etcd"
 
@@ -87,6 +92,9 @@ SERVERS: dict[str, Callable[[], Server | SentinelCluster]] = {
     "postgresql": lambda: PostgresServer(password=PASSWORD),
     "postgresql-tls": lambda: PostgresServer(tls=True, user="o'app", password=PASSWORD),
     "postgresql-mutual": lambda: PostgresServer(mutual_tls=True, password=PASSWORD),
+    "mysql": lambda: MysqlServer(password=PASSWORD),
+    "mysql-tls": lambda: MysqlServer(tls=True, user="o'app", password=PASSWORD),
+    "mysql-mutual": lambda: MysqlServer(mutual_tls=True, password=PASSWORD),
     "etcd": lambda: EtcdServer(password=PASSWORD),
     "etcd-tls": lambda: EtcdServer(tls=True, user="app", password=PASSWORD),
     "etcd-mutual": lambda: EtcdServer(mutual_tls=True, user="app", password=PASSWORD),
@@ -101,6 +109,8 @@ PLACES = [
     ("redis-sentinel", SecuredRedis),
     ("postgresql-tls", SecuredPostgresql),
     ("postgresql-mutual", SecuredPostgresql),
+    ("mysql-tls", SecuredMysql),
+    ("mysql-mutual", SecuredMysql),
     ("etcd-tls", SecuredEtcd),
     ("etcd-mutual", SecuredEtcd),
     ("consul-tls", SecuredConsul),
@@ -229,7 +239,7 @@ def test_a_wrong_password_is_refused(places: Places, place: str, flavour: Flavou
     assert isinstance(refused(url.replace(right, wrong), flavour), tenure.AuthenticationFailed)
 
 
-MUTUAL = ["redis-mutual", "postgresql-mutual", "etcd-mutual", "consul-mutual"]
+MUTUAL = ["redis-mutual", "postgresql-mutual", "mysql-mutual", "etcd-mutual", "consul-mutual"]
 
 
 @flavours
@@ -275,7 +285,7 @@ def test_another_name_is_refused(places: Places, flavour: Flavour) -> None:
 
 
 @flavours
-@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd", "consul"])
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "mysql", "etcd", "consul"])
 def test_an_open_connection_is_refused(places: Places, kind: str, flavour: Flavour) -> None:
     """Without TLS in the URL, a server that has nothing but TLS gives a typed error, soon."""
     server = places.server(f"{kind}-tls")
@@ -285,7 +295,7 @@ def test_an_open_connection_is_refused(places: Places, kind: str, flavour: Flavo
 
 
 @flavours
-@pytest.mark.parametrize("kind", ["redis", "postgresql", "etcd", "consul"])
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "mysql", "etcd", "consul"])
 def test_a_server_without_tls_is_refused(places: Places, kind: str, flavour: Flavour) -> None:
     """With TLS in the URL, a server that has none is `Unavailable`; nothing falls back."""
     secured, open_ = places.server(f"{kind}-tls"), places.server(kind)

@@ -66,7 +66,7 @@ class _Connection(_Base):
     def _request_authentication(self) -> None:
         greeting: Any = self
         if self.encrypted and not greeting.server_capabilities & CLIENT.SSL:
-            raise AuthenticationFailed("mysql: the URL asks for TLS, which the server cannot speak")
+            raise Unavailable("mysql: the URL asks for TLS, which the server cannot speak")
         super()._request_authentication()  # type: ignore[misc]
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
