@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .._runtime.base import Runtime
-from ..errors import InvalidURL, ProtocolError, Unavailable
+from ..errors import BackendError, InvalidURL, ProtocolError, Unavailable
 from ..wires.memcached import Reply, Wire, statistics
 from ._memcached_items import (
     Key,
@@ -144,6 +144,17 @@ class Index:
                 self._listed[name] = (shard.version.generation, generation)
                 return True
         raise Unavailable("memcached: the index is too contended")
+
+    async def unlist(self, kind: str, name: str, key: Key) -> None:
+        """Take off what was deleted; if that fails, a name is left that is no harm."""
+        try:
+            shard, _, _ = await self.shard(name)
+            if await self.change(kind, name, shard, None):
+                _, replies = await self._wire.ask(b"mg %b\r\n" % key.key)
+                if replies[0].code == b"HD":  # made again, and perhaps listed before we removed it
+                    await self.enlist(kind, name)
+        except BackendError:
+            return
 
     async def change(self, kind: str, name: str, shard: Shard, generation: int | None) -> bool:
         """List a name, or remove it if None; False if somebody else changed the shard."""

@@ -159,6 +159,10 @@ class MemcachedDriver(DocumentDriver):
         if mine is None:
             raise SessionLost(BURIED)
         mine.claims.setdefault(roster, set()).add(id)
+        if not body and not shared and (width is None or width > 0):
+            at_once = await self._claim_at_once(mine, session, roster, id)
+            if at_once is not None:
+                return at_once
         roll = await super().claim(session, roster, id, body, width, shared)
         if roll.mine is None:
             mine.withdrawn(roster, id)
@@ -173,7 +177,8 @@ class MemcachedDriver(DocumentDriver):
         return roll
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
-        await super().withdraw(session, roster, id, width)
+        if not await self._withdraw_at_once(roster, id):
+            await super().withdraw(session, roster, id, width)
         mine = self._sessions.mine.get(session)
         if mine is not None:
             mine.withdrawn(roster, id)
@@ -278,20 +283,33 @@ class MemcachedDriver(DocumentDriver):
         return new
 
     async def save_for(self, session: str, roster: str, document: Document, version: Any) -> Any:
-        mine = self._sessions.mine.get(session)  # None where we amend another's claim
-        key, index = self._keys.of("r", roster), self._index
+        key = self._keys.of("r", roster)
         request, written = self._request(key, document, version)
+        return await self._save_for(session, roster, key, request, written, version.instance)
+
+    async def _save_for(
+        self,
+        session: str,
+        roster: str,
+        key: Key,
+        request: bytes,
+        written: Version,
+        instance: bytes,
+    ) -> Version | None:
+        index = self._index
+        mine = self._sessions.mine.get(session)  # None where we amend another's claim
         known = written.generation if mine is None else mine.generations.get(roster)
         if known not in (None, written.generation):
             raise SessionLost(LOST.format("the roster", roster))
         # One connection keeps the order: the session lived, and the name was listed, when
         # the claim was already there. If not, it is a dead session's claim, or a place that
         # nobody believes in yet.
-        request += b"mg %b f\r\n%b" % (
-            self._keys.of("s", session).key,
-            index.probe(index.number(roster)),
+        _, replies = await self._wire.ask(
+            b"%bmg %b f\r\n%b"
+            % (request, self._keys.of("s", session).key, index.probe(index.number(roster))),
+            3,
+            instance,
         )
-        instance, replies = await self._wire.ask(request, 3, version.instance)
         if not replies:
             return None
         saved, alive, listed = replies
@@ -299,7 +317,7 @@ class MemcachedDriver(DocumentDriver):
             raise SessionLost(BURIED)
         if saved.code != b"HD":
             return None
-        new = written._replace(instance=instance, cas=saved.flag(b"c"))
+        new = Version(instance, saved.flag(b"c"), written.generation, written.until)
         sure = index.lists(roster, new.generation, listed)
         if not sure and not await self._relist(roster, new.generation, bool(new.until)):
             # In place of one that was lost, without an embargo. Nothing was granted in it.
@@ -308,6 +326,54 @@ class MemcachedDriver(DocumentDriver):
         if mine is not None:
             mine.generations[roster] = new.generation
         return new
+
+    async def _claim_at_once(self, mine: Mine, session: str, roster: str, id: str) -> Roll | None:
+        """Take a lock that nobody held when we released it; None if that is not so any more.
+
+        The same as the document rung does, with a document that needs no encoder.
+        """
+        known = self._known.pop(roster, None)
+        if known is None:
+            return None
+        document, version = known
+        key = self._keys.of("r", roster)
+        if document["claims"] or key.told or version.until or roster in self._embargoes:
+            self._known[roster] = known
+            return None
+        token = document["token"] + 1
+        value = b'\n{"token":%d,"claims":[["%b","%b",%d,%b,"",false]]}' % (
+            *(token, id.encode(), session.encode(), token),
+            mine.encoded,
+        )
+        request = swap(key.key, value, version)
+        new = await self._save_for(session, roster, key, request, version, version.instance)
+        if new is None:
+            return None
+        entry = [id, session, token, mine.owner, "", False]
+        self._known[roster] = ({"token": token, "claims": [entry]}, new)
+        claim = Claim(roster, id, session, token, mine.owner)
+        return Roll((claim,), claim)
+
+    async def _withdraw_at_once(self, roster: str, id: str) -> bool:
+        """Release a lock that nobody waited for when we took it; False if that is not so."""
+        known = self._known.pop(roster, None)
+        if known is None:
+            return False
+        document, version = known
+        claims = document["claims"]
+        key = self._keys.of("r", roster)
+        if len(claims) != 1 or claims[0][0] != id or claims[0][4] or key.told or version.until:
+            self._known[roster] = known
+            return False
+        token = document["token"]
+        value = b'\n{"token":%d,"claims":[]}' % token
+        instance = version.instance
+        _, replies = await self._wire.ask(swap(key.key, value, version), 1, instance)
+        if not replies or replies[0].code != b"HD":
+            return False
+        new = Version(instance, replies[0].flag(b"c"), version.generation)
+        self._known[roster] = ({"token": token, "claims": []}, new)
+        return True
 
     async def names(self, kind: str) -> Sequence[str]:
         names = await self._index.names(kind)
@@ -343,19 +409,8 @@ class MemcachedDriver(DocumentDriver):
         _, replies = await self._wire.ask(request, 1, version.instance)
         if not replies or replies[0].code != b"HD":
             return None
-        await self._unlist(kind, name, key)
+        await self._index.unlist(kind, name, key)
         return DELETED
-
-    async def _unlist(self, kind: str, name: str, key: Key) -> None:
-        """Take a deleted record off the index; if that fails, a name is left that is no harm."""
-        try:
-            shard, _, _ = await self._index.shard(name)
-            if await self._index.change(kind, name, shard, None):
-                _, replies = await self._wire.ask(b"mg %b\r\n" % key.key)
-                if replies[0].code == b"HD":  # made again, and perhaps listed before we removed it
-                    await self._index.enlist(kind, name)
-        except BackendError:
-            return
 
     async def _relist(self, roster: str, generation: int, again: bool = False) -> bool:
         """List a roster that is there; False if another one was there before.

@@ -34,6 +34,9 @@ class Reply(NamedTuple):
 
     def flag(self, letter: bytes) -> int:
         """The number that the line says after a letter."""
+        alone = self.line[4:]
+        if alone.isdigit() and self.line[3:4] == letter:  # "HD c12", as most are
+            return int(alone)
         for word in self.line.split(b" ")[1:]:
             if word[:1] == letter and word[1:].lstrip(b"-").isdigit():
                 return int(word[1:])
