@@ -57,7 +57,7 @@ class _Roster:
     def _watch(self, what: str, loud: bool) -> None:
         link, known = self.link, Reply()
 
-        def fired() -> None:
+        def fired(gone: bool) -> None:
             # Only the watch that was set last: an older one has fired late.
             if self._set.get(what) is known:
                 del self._set[what]
@@ -135,11 +135,11 @@ class _Place:
         reply.rawlink(self._answered)
         return reply
 
-    def _fired(self) -> None:
+    def _fired(self, gone: bool) -> None:
         if not self.gone:
             self._wake()
-            if self.link.connected():
-                self.watch()  # in case that it was only written
+            if not gone and self.link.connected():
+                self.watch()  # it was only written
 
     def _answered(self, reply: Reply) -> None:
         if reply.exception is not None and not self.gone:

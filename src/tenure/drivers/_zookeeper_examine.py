@@ -8,7 +8,6 @@ from .._model import Finding
 from ..wires.zookeeper import Wire
 
 _CONNECTIONS_LEAST = 20
-_FULL = 0.8
 
 
 def examine(wire: Wire, ttl: float, given: float) -> list[Finding]:
@@ -20,17 +19,16 @@ def examine(wire: Wire, ttl: float, given: float) -> list[Finding]:
     found += _access(wire)
     servers = {host: _facts(answer) for host, answer in wire.ask("conf").items()}
     modes = wire.ask("srvr")
-    counts = {host: _facts(answer) for host, answer in wire.ask("mntr").items()}
     for host in servers:
         if modes[host].startswith("unreachable"):
             text = f"It does not answer: {modes[host]}. The others have to do without it."
             found.append(Finding("warning", host, text, "Start it, or leave it out of the URL."))
         elif "clientPort" not in servers[host] and "secureClientPort" not in servers[host]:
-            text = "The words conf, srvr and mntr are not allowed, so it was not looked at."
-            advice = "Set 4lw.commands.whitelist=conf,srvr,mntr,isro in its zoo.cfg."
+            text = "The words conf and srvr are not allowed, so it was not looked at."
+            advice = "Set 4lw.commands.whitelist=conf,srvr in its zoo.cfg."
             found.append(Finding("note", f"{host}: 4lw.commands.whitelist", text, advice))
         else:
-            found += _server(host, servers[host], _facts(modes[host]), counts[host])
+            found += _server(host, servers[host], _facts(modes[host]))
     return found + list(_ensemble(servers, modes))
 
 
@@ -63,9 +61,7 @@ def _access(wire: Wire) -> Iterator[Finding]:
         )
 
 
-def _server(
-    host: str, conf: dict[str, str], mode: dict[str, str], counts: dict[str, str]
-) -> Iterator[Finding]:
+def _server(host: str, conf: dict[str, str], mode: dict[str, str]) -> Iterator[Finding]:
     if mode.get("Mode") == "read-only":
         yield Finding(
             "error",
@@ -80,15 +76,6 @@ def _server(
             f"{host}: maxClientCnxns: {limit}",
             "So many coordinators can connect from one address, and not one more.",
             "Set it to the number of processes on a host, or to 0 for no limit.",
-        )
-    total = int(conf.get("maxCnxns", "0"))
-    used = int(counts.get("zk_num_alive_connections", "0"))
-    if total and used >= total * _FULL:
-        yield Finding(
-            "warning",
-            f"{host}: maxCnxns: {total}",
-            f"{used} connections are in use.",
-            "Raise it before nobody can connect any more.",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._model import Record
 from .._runtime.base import Runtime
-from ..errors import BackendError
+from ..errors import StorageError
 from ..wires._zookeeper_api import BadVersion, Link, NodeExists, NoNode, NotEmpty, Reply
 from ._zookeeper_names import Paths, name_of
 
@@ -48,7 +48,7 @@ class Records:
         """Write or delete one if its version is still that; return the new version."""
         link, path = await self._link(), self._paths.of_record(name)
         word, number = (self._runtime.unique(), -1) if version is None else version
-        data = f"{word}\n{text}".encode()
+        data = checked(f"{word}\n{text}".encode(), "a record")
         mark = f"{path}/{word}"
         if version is None and text is None:
             try:
@@ -88,7 +88,7 @@ class Records:
 def checked(data: bytes, what: str) -> bytes:
     """The data, if the server takes so much; it ends the connection of who sends more."""
     if len(data) > _DATA_MAX:
-        raise BackendError(
+        raise StorageError(
             f"zookeeper: {what} of {len(data)} bytes is too long; at most {_DATA_MAX}"
         )
     return data

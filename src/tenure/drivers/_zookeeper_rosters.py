@@ -58,7 +58,9 @@ class ZookeeperRosters(ZookeeperSessions):
             else:
                 roll = await self.read(session, roster, id)
                 if roll.mine is not None:
-                    return roll
+                    if width is None or roll.rank < width:
+                        return roll
+                    await self._delete(link, place)  # it was to be taken back
             roll = await self._enter(link, place, id, body, width)
             if roll.mine is None:
                 self._places.drop(id)
@@ -69,27 +71,29 @@ class ZookeeperRosters(ZookeeperSessions):
         owner = self._sessions[place.session][1] if place.session in self._sessions else ""
         name = node_of(place.session, id, owner, public=bool(body), shared=shared)
         data = checked(body.encode(), "a claim's body")
+        alone = bool(body) and width is None  # it is there to be read, and waits for nobody
+        missing = False
         for _ in range(RACES):
             if width is not None:
                 roll = await self._roll(link, roster, "", shared)
                 if roll.rank >= width:
                     return roll
+            if missing:
+                link.folder(folder)  # answered first; it may be there by now
             made = link.create(f"{folder}/{name}", data, own=True, numbered=True)
-            alone = bool(body) and width is None
             seen = link.exists(folder) if alone else link.children(folder)
             try:
                 found = await self._wait(link, made, seen)
                 place.node = self._made(link, made)
             except NoNode:
                 if made.successful():
-                    place.node = ""  # removed, with its folder, between the two
-                    return Roll()
-                await self._make(link, folder)
+                    return Roll()  # somebody has removed both, the claim and the folder
+                if missing:
+                    await self._make(link, folder)
+                missing = True
                 continue
             if alone:
-                (entry,) = entries_of([place.node])
-                mine = claim_of(roster, entry, found, body)
-                return Roll((mine,), mine)
+                return _alone(roster, place.node, found, body)
             names, stat = found
             roll = roll_of(roster, names, stat, place.node, {place.node: body})
             place.before = _before(names, roll)
@@ -308,3 +312,12 @@ class ZookeeperRosters(ZookeeperSessions):
 def _before(names: Sequence[str], roll: Roll) -> str:
     """The node of the claim directly before the own one."""
     return "" if roll.before is None else find(names, roll.before)
+
+
+def _alone(roster: str, node: str, stat: Stat | None, body: str) -> Roll:
+    """The roll of a claim that was entered without a look at the others."""
+    if stat is None:
+        return Roll()
+    (entry,) = entries_of([node])
+    mine = claim_of(roster, entry, stat, body)
+    return Roll((mine,), mine)

@@ -56,6 +56,11 @@ class ZookeeperSessions(Driver):
         except NoNode:
             await self._make(link, self._paths.root)
 
+    def given(self) -> float:
+        """For how many seconds the server keeps a session, as it said last."""
+        links = [self._spare, *(link for link, _ in self._sessions.values())]
+        return max((link.timeout for link in links if link is not None), default=0.0)
+
     async def close(self) -> None:
         self._closed = True
         await self._ear.close(self.patience)
@@ -155,7 +160,7 @@ class ZookeeperSessions(Driver):
                 try:
                     made = link.create(path, owner.encode(), own=True)
                     # Of the names in a node that has none, one hears nothing but its end.
-                    names = link.children(path, lambda: self._ended(session, link))
+                    names = link.children(path, lambda gone: self._ended(session, link))
                     await self._wait(link, made, names)
                     break
                 except NoNode:
@@ -173,7 +178,7 @@ class ZookeeperSessions(Driver):
         """Watch the session's node again. On the library's thread."""
         if link.connected():
             path = self._paths.of_session(session)
-            reply = link.children(path, lambda: self._ended(session, link))
+            reply = link.children(path, lambda gone: self._ended(session, link))
             reply.rawlink(lambda known: self._ended(session, link) if _is_gone(known) else None)
 
     def _ended(self, session: str, link: Link) -> None:

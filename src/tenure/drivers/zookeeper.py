@@ -43,5 +43,5 @@ class ZookeeperDriver(ZookeeperRosters):
         wire = self._wire
         if wire is None:
             raise Unavailable(f"{self.url.scheme}: the driver is not open")
-        link = await self._any()
-        return await self.runtime.blocking(lambda: examine(wire, self.ttl, link.timeout))
+        given = self.given()
+        return await self.runtime.blocking(lambda: examine(wire, self.ttl, given))

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-Watcher: TypeAlias = Callable[[], None]
-"""Called once, on a thread of the library's, when what is watched may have changed."""
+Watcher: TypeAlias = Callable[[bool], None]
+"""Called once, on a thread of the library's, when what is watched may have changed; with True
+if it is known to be gone."""
 
 
 class Stat(NamedTuple):

@@ -17,11 +17,11 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.serialization import Create
-from kazoo.protocol.states import KazooState, KeeperState
+from kazoo.protocol.states import EventType, KazooState, KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, make_acl
 
-from ..errors import AuthenticationFailed, Unavailable
+from ..errors import AuthenticationFailed, InvalidArgument, Unavailable
 from ._zookeeper_api import Reply, Settings, Stat, Watcher
 from ._zookeeper_handler import Handler, Log
 
@@ -117,8 +117,11 @@ class KazooLink:
         self.timeout = seconds
         self._handler.problem, self._handler.begins = "", False
         self.id = f"{self._client.client_id[0]:x}" if self._client.client_id else self.id
-        if seconds < self._settings.ttl * 0.99:
-            self.end(f"the server keeps sessions for {seconds:g} s only")
+        ttl = self._settings.ttl
+        if seconds < ttl * 0.99:
+            text = f"with this server a ttl is at most {seconds:g} s (maxSessionTimeout)"
+            self._opened.set_exception(InvalidArgument(f"zookeeper: {text}, not {ttl:g}"))
+            self.end(text)
         else:
             self._connected = True
             self._opened.set()
@@ -307,5 +310,5 @@ def stat(value: Any) -> Stat:
     return Stat(value.czxid, value.version, value.numChildren, value.mtime)
 
 
-def _heard(watch: Watcher | None) -> Callable[[object], None] | None:
-    return None if watch is None else lambda event: watch()
+def _heard(watch: Watcher | None) -> Callable[[Any], None] | None:
+    return None if watch is None else lambda event: watch(event.type == EventType.DELETED)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kazoo.exceptions import KazooException, SessionExpiredError
+from kazoo.protocol.states import EventType
 from zake.fake_client import FakeClient
 from zake.fake_storage import FakeStorage
 
@@ -242,5 +243,5 @@ class ZakeLink:
         return Stat(0, found.version, found.numChildren, found.mtime)
 
 
-def _heard(watch: Watcher | None) -> Callable[[object], None] | None:
-    return None if watch is None else lambda event: watch()
+def _heard(watch: Watcher | None) -> Callable[[Any], None] | None:
+    return None if watch is None else lambda event: watch(event.type == EventType.DELETED)

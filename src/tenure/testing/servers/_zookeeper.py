@@ -26,7 +26,7 @@ log4j.appender.C.layout=org.apache.log4j.SimpleLayout
 class ZookeeperServer(Server):
     """ZooKeeper. With a short tick, so that sessions of less than a second can be had.
 
-    With a password, `user` (tenure by default) can authenticate by `auth=sasl` as well. `id`
+    Settings that begin with `-D` are for Java. With a password, `user` (tenure by default) can authenticate by `auth=sasl` as well. `id`
     and `members` (what the configuration calls `server.N`) make it one of an ensemble.
     """
 
@@ -90,7 +90,6 @@ class ZookeeperServer(Server):
             "maxSessionTimeout": "60000",
             "maxClientCnxns": "0",
             "4lw.commands.whitelist": "*",
-            "znode.container.checkIntervalMs": "60000",
         }
         settings["secureClientPort" if self.tls else "clientPort"] = str(self.port)
         if self.tls:
@@ -108,7 +107,7 @@ class ZookeeperServer(Server):
             settings[f"server.{id}"] = address
         if self.members:
             (data / "myid").write_text(str(self.id))
-        settings |= self.settings
+        settings |= {key: each for key, each in self.settings.items() if key[0] != "-"}
         lines = [f"{key}={value}" for key, value in settings.items()]
         (self.folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
         (self.folder / "log4j.properties").write_text(_LOG)
@@ -140,9 +139,12 @@ class ZookeeperServer(Server):
             )
         options = ["-Xmx128m", "-Xshare:auto", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         options += ["-Djava.net.preferIPv4Stack=true", "-Dzookeeper.forceSync=no"]
+        options += [f"{key}={each}" for key, each in self.settings.items() if key[0] == "-"]
         if self.sasl:
             options.append(f"-Djava.security.auth.login.config={self.folder / 'jaas.conf'}")
-        path = os.pathsep.join([str(self.folder), jar])
+        # Debian's jar names not all that TLS needs.
+        extras = sorted(map(str, Path(jar).parent.glob("netty*.jar"))) if self.tls else []
+        path = os.pathsep.join([str(self.folder), jar, *extras])
         return [java, *options, "-cp", path, _MAIN, str(self.folder / "zoo.cfg")]
 
     def _ready(self) -> bool:
