@@ -26,7 +26,6 @@ from tenure.errors import (
     SessionLost,
     TenureError,
     Unavailable,
-    Unsupported,
 )
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import PostgresServer
@@ -593,13 +592,6 @@ def test_too_many_connections_is_unavailable(server: PostgresServer, flavour: st
             opened(server.url, flavour)
     finally:
         server.psql("ALTER ROLE tenure CONNECTION LIMIT -1")
-
-
-def test_a_pooler_is_refused(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who answers must be the process that the greeting named."""
-    monkeypatch.setattr("tenure.wires.postgresql.Link.backend_pid", 1)
-    with pytest.raises(Unsupported, match="pooler"):
-        opened(server.url, "thread")
 
 
 @flavours

@@ -274,13 +274,14 @@ async def _execute(
     """Run a prepared statement; with a `queue`, after waiting for that roster's lock."""
     # In the simple protocol: only there do two statements make one transaction, and one
     # round trip, and has each of them a snapshot of its own.
-    text = f"EXECUTE {statement}({', '.join([_literal(link, value) for value in values])})"
+    text = f"EXECUTE {statement}({', '.join([literal(link, value) for value in values])})"
     if queue is not None:
         text = "SELECT pg_advisory_xact_lock({}, {}); {}".format(*halves(queue), text)
     return await link.rows(text)
 
 
-def _literal(link: Link, value: Any) -> str:
+def literal(link: Link, value: Any) -> str:
+    """The value as an SQL constant."""
     if isinstance(value, str):
         try:
             return link.literal(escaped(value))

@@ -13,7 +13,17 @@ _PASSED_ON = frozenset((
     "target_session_attrs",
 ))
 # fmt: on
-OPTIONS = _PASSED_ON | {"connect_timeout", "host", "port", "schema"}
+OPTIONS = _PASSED_ON | {"connect_timeout", "host", "lock", "port", "schema"}
+
+
+def by_rows(url: Url) -> bool:
+    """Whether the URL chooses locks in rows, not the server's own advisory locks."""
+    strategy = url.options.get("lock", "advisory")
+    if strategy not in ("advisory", "row"):
+        raise InvalidURL(
+            f"{url.scheme}: option 'lock' is 'advisory', the default, or 'row', not {strategy!r}"
+        )
+    return strategy == "row"
 
 
 def attempts(url: Url) -> list[dict[str, str]]:

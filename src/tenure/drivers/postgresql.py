@@ -17,30 +17,26 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
-from .._model import Traits
+from .._model import Finding, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
-    AuthenticationFailed,
     BackendError,
-    InvalidURL,
     SessionLost,
     TenureError,
     Unavailable,
-    Unsupported,
 )
-from ..wires.libpq import Refused
 from ..wires.links import Row
 from ..wires.postgresql import Link
-from ..wires.postgresql_loop import LoopWire
-from ..wires.postgresql_thread import ThreadWire
 from . import _postgresql_sql as sql
 from ._advisory import AdvisoryLocks, escaped, halves, key
 from ._postgresql_rosters import TableRosters
-from ._postgresql_url import OPTIONS, attempts, quoted
+from ._postgresql_server import Doors, check_tokens, refuse_rows
+from ._postgresql_url import by_rows
 from ._serverlocks import Session
-from .base import Lost
+from .base import Driver, Lost
 
 logger = logging.getLogger("tenure")
 
@@ -62,23 +58,18 @@ class PostgresqlDriver(TableRosters):
 
     mutex: AdvisoryLocks
 
+    @classmethod
+    def chosen(cls, url: Url) -> type[Driver]:
+        if not by_rows(url):
+            return cls
+        from ._postgresql_row import PostgresqlRowDriver
+
+        return PostgresqlRowDriver
+
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
-        url.check_options(OPTIONS)
-        self._attempts = attempts(url)
-        self._connect_seconds = min(
-            self.patience, url.number("connect_timeout", self.patience, least=0.1)
-        )
-        self._schema = quoted(url.options.get("schema", "public"))
-        self._sequence = f"{self._schema}.tenure_token"
+        self._doors = Doors(url, runtime, self.patience, self._ended)
         self._badge = key("namespace", namespace)
-        self._wire: ThreadWire | LoopWire
-        if runtime.flavour == "thread":
-            self._wire = ThreadWire(runtime, self.patience)
-        elif runtime.flavour == "asyncio":
-            self._wire = LoopWire(self.patience)
-        else:
-            raise Unsupported("postgresql: there is no simulated connection")
         self._first: Link | None = None  # opened, and not yet given to a session
         self.session = None
         self._opening = runtime.mutex()  # held while a main connection is made or given away
@@ -90,20 +81,25 @@ class PostgresqlDriver(TableRosters):
         try:
             self._first = await self._main()
         except BaseException:
-            await self._wire.close()
+            await self._doors.wire.close()
             raise
 
     async def close(self) -> None:
         self._over = "closed"
         self._forget("closed")
         await self.ear.close()
-        await self._wire.close()
+        await self._doors.wire.close()
 
     def abandon(self) -> None:
         self._over = "the process was forked"
-        self._wire.abandon()
+        self._doors.wire.abandon()
         if self.session is not None:
             self.session.ended = self._over
+
+    async def examine(self) -> Sequence[Finding]:
+        from ._postgresql_examine import examine  # only an operator needs it
+
+        return await examine(await self.questions(), self.ttl, rows=False)
 
     async def start(self, owner: str, lost: Lost) -> str:
         self._forget("a new session was started")
@@ -231,7 +227,7 @@ class PostgresqlDriver(TableRosters):
 
     async def another(self, session: Session[Link]) -> Link:
         """One more connection for the session, on which to wait."""
-        link = await self._connect()
+        link = await self._doors.connect(own_server=True)
         try:
             await self._prepare(link, session.owner)
         except BaseException:
@@ -240,7 +236,7 @@ class PostgresqlDriver(TableRosters):
         return link
 
     async def ear_link(self) -> Link:
-        link = await self._connect()
+        link = await self._doors.connect(own_server=True)
         try:
             owner = "" if self.session is None else self.session.owner
             await link.script(self._settings(link, owner))
@@ -250,36 +246,14 @@ class PostgresqlDriver(TableRosters):
         return link
 
     async def _main(self) -> Link:
-        link = await self._connect()
+        link = await self._doors.connect(own_server=True)
         try:
-            await self._check_tokens(link)
+            await check_tokens(link, self._doors.sequence)
             await self._prepare(link, "")
+            # Now that the namespace's mark can be seen: does somebody keep it in rows already?
+            await refuse_rows(link, self.namespace, self._doors.rows_table)
         except BaseException:
             link.end("it could not be set up")
-            raise
-        return link
-
-    async def _connect(self) -> Link:
-        """Connect to the first host that will do, and see that it is a server of its own."""
-        share = self._connect_seconds / len(self._attempts)
-        failure: BackendError | InvalidURL | None = None
-        for parameters in self._attempts:
-            try:
-                link = await self._wire.connect(parameters, share, self._ended)
-                break
-            except (BackendError, InvalidURL) as error:
-                failure = error
-        else:
-            assert failure is not None
-            raise failure
-        try:
-            (pid, standby) = await link.script("SELECT pg_backend_pid(), pg_is_in_recovery()")
-            if pid != str(link.backend_pid).encode():
-                raise Unsupported(_POOLED)
-            if standby == b"t":
-                raise Unavailable("postgresql: this server is a standby; name the primary too")
-        except BaseException:
-            link.end("it will not do")
             raise
         return link
 
@@ -319,44 +293,10 @@ class PostgresqlDriver(TableRosters):
 
     @property
     def schema(self) -> str:
-        return self._schema
+        return self._doors.schema
 
     def next_token(self, link: Link) -> str:
-        return f"nextval({link.literal(self._sequence)}::regclass)"
-
-    async def _check_tokens(self, link: Link) -> None:
-        """See that the sequence is there, may be used, and never counts backwards."""
-        name = self._sequence
-        question = _SEQUENCE.format(name=link.literal(name))
-        found = await link.script(question)
-        if not found:
-            await self._create_sequence(link)
-            found = await link.script(question)
-        allowed, rising = (*found, None, None)[:2]
-        if allowed != b"t":
-            raise AuthenticationFailed(
-                f"postgresql: no permission for the sequence {name}; "
-                f"its owner runs: GRANT USAGE ON SEQUENCE {name} TO this user"
-            )
-        if rising != b"t":
-            raise BackendError(
-                f"postgresql: the sequence {name} could hand out a lower token after a higher "
-                f"one; run: ALTER SEQUENCE {name} INCREMENT 1 CACHE 1 NO CYCLE"
-            )
-
-    async def _create_sequence(self, link: Link) -> None:
-        name = self._sequence
-        try:
-            await link.script(f"CREATE SEQUENCE IF NOT EXISTS {name}")
-        except Refused as error:
-            # Two clients that create it at once: one may fail on the catalogue's own index.
-            if error.state not in {"23505", "42P07"}:
-                raise
-        except AuthenticationFailed as error:
-            raise AuthenticationFailed(
-                f"postgresql: the tokens come from a sequence that this user may not create; "
-                f"run once: CREATE SEQUENCE {name}; GRANT USAGE ON SEQUENCE {name} TO this user"
-            ) from error
+        return f"nextval({link.literal(self._doors.sequence)}::regclass)"
 
     def _ended(self, link: Link, reason: str) -> None:
         session = self.session
@@ -410,13 +350,3 @@ _FLUSH_TOKENS = """
 _CHECK_WAITERS = """
     SELECT set_config('client_connection_check_interval', '1000', false)
     WHERE version() !~* 'mingw|visual|cygwin'"""
-
-_SEQUENCE = """
-    SELECT has_sequence_privilege(seqrelid, 'USAGE'),
-           seqincrement > 0 AND seqcache = 1 AND NOT seqcycle
-    FROM pg_sequence WHERE seqrelid = to_regclass({name})"""
-
-_POOLED = (
-    "postgresql: there is a pooler between this client and the server; an advisory lock belongs "
-    "to a server connection, which a pooler hands to another client. Connect to the server itself"
-)

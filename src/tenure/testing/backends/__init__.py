@@ -25,6 +25,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     IpcBackend,
     RedisBackend,
     PostgresqlBackend,
+    PostgresqlRowBackend,
     MysqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ..._model import Traits
+from ..._url import Url
+from ...drivers import registry
 from ..servers import PostgresServer
 from ._base import ServerBackend
 
@@ -31,3 +34,27 @@ class PostgresqlBackend(ServerBackend):
                 assert row is not None
                 count += int(row[0])
         return count
+
+
+class PostgresqlRowBackend(PostgresqlBackend):
+    """One PostgreSQL, with locks in rows."""
+
+    name = "postgresql-row"
+
+    @classmethod
+    def traits(cls) -> Traits:
+        return registry.find(Url(cls.scheme, options={"lock": "row"})).traits
+
+    def make_server(self) -> PostgresServer:
+        return PostgresServer(options={"lock": "row"})
+
+    def footprint(self, namespace: str) -> int:
+        if not self.server.psql("SELECT to_regclass('tenure_row')"):
+            return 0
+        claims = "coalesce(sum(json_array_length(document::json -> 'claims')), 0)"
+        return int(
+            self.server.psql(
+                f"SELECT {claims} FROM tenure_row "
+                f"WHERE kind = 'roster' AND namespace = '{namespace}'"
+            )
+        )

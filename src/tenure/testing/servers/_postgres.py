@@ -24,7 +24,8 @@ class PostgresServer(Server):
     """PostgreSQL with room for hundreds of clients; without fsync, since only tests use it.
 
     The clients' user is no superuser but owns the database `postgres`. Without a password
-    everybody on loopback is let in; with one, it is asked for by SCRAM.
+    everybody on loopback is let in; with one, it is asked for by SCRAM. `options` stand in
+    the URL, behind the question mark.
     """
 
     kind: ClassVar[str] = "postgresql"
@@ -38,16 +39,18 @@ class PostgresServer(Server):
         tls: bool = False,
         mutual_tls: bool = False,
         settings: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             user=user, password=password, tls=tls, mutual_tls=mutual_tls, settings=settings
         )
+        self.options = dict(options or {})
 
     def url_at(self, port: int) -> str:
         """The backend URL with another port: that of a proxy, for instance."""
-        options: dict[str, str] = {}
+        options = dict(self.options)
         if self.tls:
-            options = {"sslmode": "verify-full", "sslrootcert": str(self.ca)}
+            options |= {"sslmode": "verify-full", "sslrootcert": str(self.ca)}
         if self.mutual_tls:
             options |= {"sslcert": str(self.cert), "sslkey": str(self.key)}
         query = urlencode(options)
@@ -56,7 +59,7 @@ class PostgresServer(Server):
     def psql(self, sql: str) -> str:
         """Carry out SQL as the superuser, over the socket file; columns are joined by '|'."""
         # Read from standard input, so that no password shows up among the processes.
-        command = [_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        command = [program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         command += ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "postgres"]
         return run_tool(command, home=self.folder, account=self._account(), text=sql).strip()
 
@@ -110,13 +113,13 @@ class PostgresServer(Server):
         # may belong to another of the same user by now, and PostgreSQL would give up.
         for leftover in (self._data / "postmaster.pid", self.folder / f".s.PGSQL.{self.port}.lock"):
             leftover.unlink(missing_ok=True)
-        command = [_program("postgres"), "-D", str(self._data)]
+        command = [program("postgres"), "-D", str(self._data)]
         for name, value in (settings | self.settings).items():
             command += ["-c", f"{name}={value}"]
         return command
 
     def _ready(self) -> bool:
-        command = [_program("pg_isready"), "-q", "-t", "1", "-h", self.host, "-p", str(self.port)]
+        command = [program("pg_isready"), "-q", "-t", "1", "-h", self.host, "-p", str(self.port)]
         try:
             run_tool(command, home=self.folder)
         except ServerFailed:  # still starting or recovering
@@ -142,7 +145,7 @@ def _template(run: Path, account: str | None) -> Path:
             if account is not None:
                 shutil.chown(folder, account)
             options = ["-U", "postgres", "-A", "trust", "-N", "--encoding=UTF8", "--locale=C"]
-            command = [_program("initdb"), "-D", str(folder / "data"), *options]
+            command = [program("initdb"), "-D", str(folder / "data"), *options]
             run_tool(command, home=folder, account=account)
             (folder / "ready").touch()
     return folder / "data"
@@ -152,7 +155,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """A program of the newest PostgreSQL installed, or of the one in PATH."""
     versions = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"),
