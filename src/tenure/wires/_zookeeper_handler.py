@@ -111,6 +111,7 @@ class Handler:
 
     def create_socket_pair(self) -> tuple[socket.socket, socket.socket]:
         self.pair = socket.socketpair()
+        self.pair[1].setblocking(False)  # whoever makes a request writes to it, also a loop
         return self.pair
 
     def create_connection(
@@ -175,14 +176,14 @@ class Handler:
             wait = min(end, self.until) - now
             # Bounded, because this wait does not count the time of a suspend.
             found = dict(poll.poll(max(0.0, min(wait, 1.0)) * 1000))
-            if found:
-                readable = [each for each in readers if found.get(each.fileno(), 0) & _READABLE]
-                writable = [each for each in writers if found.get(each.fileno(), 0) & _WRITABLE]
-                return readable, writable, []
             now = self._now()
             if now >= self.until:
                 self.until = math.inf
                 self.overdue()
+            if found:
+                readable = [each for each in readers if found.get(each.fileno(), 0) & _READABLE]
+                writable = [each for each in writers if found.get(each.fileno(), 0) & _WRITABLE]
+                return readable, writable, []
             if now >= end:
                 return [], [], []
 

@@ -82,8 +82,8 @@ class Wire:
 
     async def close(self, link: Link, *, farewell: bool = True) -> bool:
         """End a session, or with no `farewell` leave it; say whether the server knows."""
+        known = farewell and (link.connected() or link.over() is not None)
         reply = link.close() if farewell else link.discard()
-        known = link.connected() or farewell
         if not await self._ready(reply, self.settings.patience):
             known = False
             await self._ready(link.discard(), self.settings.patience)

@@ -26,8 +26,9 @@ log4j.appender.C.layout=org.apache.log4j.SimpleLayout
 class ZookeeperServer(Server):
     """ZooKeeper. With a short tick, so that sessions of less than a second can be had.
 
-    Settings that begin with `-D` are for Java. With a password, `user` (tenure by default) can authenticate by `auth=sasl` as well. `id`
-    and `members` (what the configuration calls `server.N`) make it one of an ensemble.
+    Settings that begin with `-D` are for Java. With a password, `user` (tenure by default) can
+    authenticate by `auth=sasl` as well. `id` and `members` (what the configuration calls
+    `server.N`) make it one of an ensemble.
     """
 
     kind: ClassVar[str] = "zookeeper"
