@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .._model import Claim, Interest, Record, Roll, Traits
+from .._model import Claim, Finding, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -110,6 +110,11 @@ class EtcdRosters(Driver):
         self._watches.abandon()
         if self._wire is not None:
             self._wire.abandon()
+
+    async def examine(self) -> Sequence[Finding]:
+        from ._etcd_examine import examine
+
+        return await examine(self._connected(), self.url, self.runtime, self.patience)
 
     def _connected(self) -> Wire:
         if self._wire is None:

@@ -156,6 +156,25 @@ class News(NamedTuple):
     """With `created`, the last revision that the watch does not see."""
 
 
+class Status(NamedTuple):
+    """What one member says of itself."""
+
+    version: str
+    size: int
+    """Bytes of the database's file."""
+    in_use: int
+    """Those of them that are not free for reuse."""
+    quota: int
+    """Bytes that the file may have; 0 if the member does not say (before 3.6)."""
+
+
+class Member(NamedTuple):
+    """One member of the cluster; `learner`: it does not vote yet."""
+
+    name: str
+    learner: bool
+
+
 class Stream(Protocol):
     """Many watches over one connection."""
 
@@ -205,6 +224,12 @@ class Wire(Protocol):
     async def lease_age(self, lease: int) -> float | None:
         """Whole seconds since a lease was kept alive last; None if there is no such lease."""
         ...
+
+    async def status(self) -> Status: ...
+
+    async def alarms(self) -> Sequence[str]: ...
+
+    async def members(self) -> Sequence[Member]: ...
 
     async def watch(self, *, fresh: bool) -> Stream:
         """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""

@@ -19,6 +19,7 @@ from .._runtime.base import Flavour
 from ..errors import BackendError, OutcomeUnknown, SessionLost, Unavailable
 from . import _etcd_api as api
 from . import _etcd_proto as proto
+from . import _etcd_upkeep as upkeep
 
 _KV = "/etcdserverpb.KV/"
 _LEASE = "/etcdserverpb.Lease/"
@@ -32,6 +33,9 @@ _UNARY = {
     "LeaseKeepAlive": _LEASE,
     "LeaseTimeToLive": _LEASE,
     "Authenticate": "/etcdserverpb.Auth/",
+    "Status": "/etcdserverpb.Maintenance/",
+    "Alarm": "/etcdserverpb.Maintenance/",
+    "MemberList": "/etcdserverpb.Cluster/",
 }
 # What grpc's generated stubs pass as well: the method's name is then prepared only once.
 _REGISTERED: dict[str, Any] = {"_registered_method": True}
@@ -201,6 +205,18 @@ class EtcdWire:
         left, granted = proto.lease_time_to_live_reply(reply)
         # etcd leaves out the fraction of the time that is left.
         return None if left < 0 else float(max(0, granted - left - 1))
+
+    async def status(self) -> api.Status:
+        """What the member at the other end says of itself."""
+        return upkeep.status_reply(await self._call("Status", b""))
+
+    async def alarms(self) -> Sequence[str]:
+        """The alarms that are raised, of any member."""
+        return upkeep.alarm_reply(await self._call("Alarm", upkeep.ALARM_REQUEST))
+
+    async def members(self) -> Sequence[api.Member]:
+        """The members of the cluster."""
+        return upkeep.members_reply(await self._call("MemberList", b""))
 
     async def watch(self, *, fresh: bool) -> api.Stream:
         """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""

@@ -24,6 +24,7 @@ from ..errors import (
 )
 from . import _etcd_api as api
 from . import _etcd_json as messages
+from . import _etcd_upkeep as upkeep
 from .http import Reply, Settings, Wire, wire
 
 _PATHS = {
@@ -35,6 +36,9 @@ _PATHS = {
     "LeaseKeepAlive": "/lease/keepalive",
     "LeaseTimeToLive": "/lease/timetolive",
     "Authenticate": "/auth/authenticate",
+    "Status": "/maintenance/status",
+    "Alarm": "/maintenance/alarm",
+    "MemberList": "/cluster/member/list",
     "Watch": "/watch",
 }
 # Where etcd 3.3 had them.
@@ -151,6 +155,18 @@ class GatewayWire:
         # etcd leaves out the fraction of the time that is left.
         age = float(max(0, messages.number(reply, "grantedTTL") - left - 1))
         return None if left < 0 else age
+
+    async def status(self) -> api.Status:
+        """What the member at the other end says of itself."""
+        return upkeep.status_json(await self._call("Status", {}))
+
+    async def alarms(self) -> Sequence[str]:
+        """The alarms that are raised, of any member."""
+        return upkeep.alarm_json(await self._call("Alarm", {"action": "GET"}))
+
+    async def members(self) -> Sequence[api.Member]:
+        """The members of the cluster."""
+        return upkeep.members_json(await self._call("MemberList", {}))
 
     async def watch(self, *, fresh: bool) -> api.Stream:
         """Open a stream of watches; `fresh`: with a new token, since the old one was refused."""
