@@ -129,9 +129,10 @@ class MysqlDriver(TableDocuments):
             if link is None or link.reason is not None:
                 link = await self._main()
             try:
-                if await link.call(b"SELECT GET_LOCK('?',0)", (alive.encode(),), b"") != b"1":
-                    raise ProtocolError("mysql: the server does not give out locks")
-                await self._register(link, alive, owner)
+                if not await self._register(link, alive, owner, b"GET_LOCK('%b', 0) = 1"):
+                    taken = await link.call(b"SELECT GET_LOCK('?',0)", (alive.encode(),), b"")
+                    if taken != b"1":
+                        raise ProtocolError("mysql: the server does not give out locks")
             except BaseException:
                 link.end("it could not be set up")
                 raise
@@ -167,7 +168,7 @@ class MysqlDriver(TableDocuments):
             link = current.main
             if current.ended is None and link.reason is None and not link.parked:
                 try:
-                    await link.ping(b"SELECT RELEASE_LOCK('?')", (current.alive.encode(),))
+                    await link.ping(b"SELECT RELEASE_ALL_LOCKS()")
                     if self._writes:
                         number = b"%d" % link.number
                         await link.run(b"DELETE FROM tenure_connection WHERE number = " + number)
@@ -211,16 +212,21 @@ class MysqlDriver(TableDocuments):
 
     # -- what is written down ------------------------------------------------------
 
-    async def _register(self, link: Link, alive: str, owner: str) -> None:
-        """Write down whose connection it is, where that may be done."""
-        if self._writes:
-            row = b"%d, UUID_SHORT(), %b, %b" % (link.number, literal(alive), literal(owner))
-            try:
-                await self.ask(b"REPLACE INTO tenure_connection VALUES (%b)" % row, link)
-            except Unavailable:
-                raise
-            except BackendError as error:
-                self._give_up_writing(error)
+    async def _register(self, link: Link, alive: str, owner: str, only_if: bytes = b"1") -> bool:
+        """Write down whose connection it is, if that may be done; say whether it was."""
+        if not self._writes:
+            return False
+        # The condition takes the session's lock, in the same round trip.
+        condition = only_if.replace(b"%b", alive.encode())
+        row = b"%d, UUID_SHORT(), %b, %b" % (link.number, literal(alive), literal(owner))
+        statement = b"REPLACE INTO tenure_connection SELECT %b FROM DUAL WHERE %b"
+        try:
+            return (await self.ask(statement % (row, condition), link)).changed > 0
+        except Unavailable:
+            raise
+        except BackendError as error:
+            self._give_up_writing(error)
+            return False
 
     def _give_up_writing(self, error: BackendError) -> None:
         self._writes = False
