@@ -32,7 +32,6 @@ from tenure.errors import (
     StorageError,
     TenureError,
     Unavailable,
-    Unsupported,
 )
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import RedisServer, SentinelCluster
@@ -444,7 +443,7 @@ def test_a_random_history_is_that_of_a_list(
     chance = random.Random(seed)
 
     async def body(bench: Bench) -> None:
-        driver = await bench.open(server.url)
+        driver = await bench.open(server.url, ttl=60.0)  # nobody renews the sessions
         model = Reference()
         woken: set[str] = set()
         alive = [await driver.start("me", ignore) for _ in range(3)]
@@ -980,7 +979,7 @@ def test_connections_are_bounded(server: RedisServer, flavour: str) -> None:
     """With one connection allowed, calls take turns; one that gets no turn is unavailable."""
 
     async def body(bench: Bench) -> None:
-        driver = await bench.open(server.url + "?connections=1", ttl=3.0)
+        driver = await bench.open(server.url + "?connections=1", ttl=60.0)
         s = await driver.start("me", ignore)
         done: list[int] = []
 
@@ -998,6 +997,8 @@ def test_connections_are_bounded(server: RedisServer, flavour: str) -> None:
             assert await job.join(bench.runtime.now() + 20)
         assert len(done) == 8
         assert len(driver._wire._links) == 1
+        driver = await bench.open(server.url + "?connections=1", ttl=3.0)
+        s = await driver.start("me", ignore)
         link = driver._wire._free.pop()
         with pytest.raises(Unavailable, match="busy"):
             await driver.renew(s)

@@ -9,7 +9,8 @@ The keys of a namespace `ns`, under the prefix `tenure:{ns}:` (one hash slot):
 - `h:<roster>` has the shared ones among them once more, so that they can be counted;
 - `b:<roster>` is a hash from member to body, for the bodies that are not empty;
 - `d:<name>` is a record: a hash of its text and its version;
-- `n` is the last token or version that was given.
+- `n` is the last token or version that was given;
+- `m:<name>` is a lock that is held with `lock=redlock`, see `_redis_redlock`.
 
 A claim is alive as long as its session's key is, so one renewal keeps all of a
 session's claims. Dead claims are buried by whoever meets them. The channel
@@ -208,7 +209,14 @@ local function enter()
   end
   return token
 end
-local known = redis.call('EXISTS', session, session, roster)
+local mutex = prefix .. 'm:' .. string.sub(roster, #prefix + 3)
+local known = redis.call('EXISTS', session, session, roster, mutex, mutex, mutex, mutex)
+if known > 3 then
+  -- With `lock=redlock` the same lock is another thing, and the two must not be mixed.
+  local other = string.match(redis.call('GET', mutex), '^%S+')
+  if redis.call('EXISTS', prefix .. 's:' .. other) == 1 then return -2 end
+  known = known - 4
+end
 if known < 2 then return -1 end
 if known == 2 then return enter() end
 local width = tonumber(ARGV[4])
@@ -236,8 +244,8 @@ return look(mine, math.max(width, 1), buried)
 
 
 # KEYS: roster, bodies, session, last token. ARGV: prefix, member, body, width (0: any).
-# Returns the token alone if the roster was empty, -1 if the session is dead, or the roll as
-# `look` gives it.
+# Returns the token alone if the roster was empty, -1 if the session is dead, -2 if the name
+# is locked with `lock=redlock`, or the roll as `look` gives it.
 CLAIM = _claim(
     enter="",
     holders="[ +]",

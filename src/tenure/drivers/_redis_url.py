@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .._url import Host, Url
 from ..errors import InvalidURL
 from ..wires.redis import Settings, Tls, slot_of
@@ -14,7 +16,7 @@ def settings(url: Url, patience: float, tag: bytes) -> Settings:
 
     `tag` is what stands between braces in every key.
     """
-    known = {"connections", "wait_replicas"}
+    known = {"connections", "wait_replicas", "lock"}
     path = service = ""
     hosts = url.hosts
     if url.scheme == "unix":
@@ -78,3 +80,39 @@ def _tls(url: Url) -> Tls | None:
     if option("key") is not None and option("cert") is None:
         raise InvalidURL(f"{url.scheme}: option 'key' needs 'cert' too")
     return Tls(option("ca"), option("cert"), option("key"), url.flag("verify", True))
+
+
+def redlock(url: Url) -> bool:
+    """Whether the URL asks for a lock over several masters; `InvalidURL` if it says it wrongly."""
+    strategy = url.options.get("lock")
+    if strategy not in (None, "roster", "redlock"):
+        raise InvalidURL(f"{url.scheme}: option 'lock' is roster or redlock")
+    return strategy == "redlock"
+
+
+def each_master(url: Url, patience: float) -> list[Settings]:
+    """The settings for each of several independent masters."""
+    if url.scheme not in ("redis", "rediss"):
+        raise InvalidURL(f"{url.scheme}: lock=redlock is for redis:// and rediss://")
+    if len(set(url.hosts)) != len(url.hosts) or len(url.hosts) < 3 or len(url.hosts) % 2 == 0:
+        raise InvalidURL(
+            f"{url.scheme}: lock=redlock takes an odd number of masters, 3 at least, "
+            f"each of them once; not {len(url.hosts)}"
+        )
+    options = {key: value for key, value in url.options.items() if key != "lock"}
+    if "wait_replicas" in options:
+        raise InvalidURL(f"{url.scheme}: wait_replicas has no effect with lock=redlock")
+    return [
+        settings(
+            Url(url.scheme, (host,), url.path, options, url.username, url.password), patience, b""
+        )
+        for host in url.hosts
+    ]
+
+
+def escape(namespace: str) -> str:
+    """The namespace as it stands between the braces that make it a hash tag."""
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", namespace)
+
+
+_UNSAFE = re.compile(r"[{}%\x00-\x1f\x7f]")

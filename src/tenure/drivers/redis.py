@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from .._model import Claim, Finding, Interest, Record, Roll, Traits
 from .._runtime.base import Runtime
 from .._url import Url
-from ..errors import ProtocolError, SessionLost, TenureError, Unavailable
+from ..errors import ProtocolError, SessionLost, TenureError, Unavailable, Unsupported
 from ..wires import redis as wires
 from ._redis_ear import Ear
 from ._redis_lua import (
@@ -30,7 +30,7 @@ from ._redis_lua import (
     WITHDRAW,
 )
 from ._redis_replicas import Replicas, TooFewReplicas, wanted
-from ._redis_url import settings
+from ._redis_url import escape, redlock, settings
 from .base import Driver, Lost, Wake
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class RedisDriver(Driver):
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
         self._ttl_ms = math.ceil(ttl * 1000)
-        tag = _escape(namespace).encode()
+        tag = escape(namespace).encode()
         self._prefix = b"tenure:{%b}:" % tag
         self._counter = self._prefix + b"n"
         self._mailbox = runtime.unique()
@@ -75,6 +75,14 @@ class RedisDriver(Driver):
         self._enter = self._wire.ask if self._replicas is None else self._replicas.entered
         channel = self._prefix + b"w:" + self._mailbox.encode()
         self._ear = Ear(self._wire, runtime, channel, self.patience)
+
+    @classmethod
+    def chosen(cls, url: Url) -> type[Driver]:
+        if redlock(url):
+            from ._redis_redlock import RedlockDriver
+
+            return RedlockDriver
+        return cls
 
     async def open(self) -> None:
         await self._wire.open(self.runtime)
@@ -345,6 +353,8 @@ def _roll(reply: wires.Reply, roster: str, id: str, session: str, owner: str) ->
     """Read what the scripts' `look` returns, or the -1 for a dead session."""
     if reply == -1:
         raise _lost()
+    if reply == -2:
+        raise Unsupported(f"redis: {roster!r} is held with lock=redlock: use the same strategy")
     token, rank, before, shared, head, head_token, value, head_body, body = _list(reply, 9)
     if head is None:
         return Roll()
@@ -412,15 +422,9 @@ _TAILS = {("", width): _tail("", width) for width in (None, 1)}
 _MOST_BEGUN = 1000
 
 
-def _escape(namespace: str) -> str:
-    """The namespace as it stands between the braces that make it a hash tag."""
-    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", namespace)
-
-
 def _literal(text: bytes) -> bytes:
     """The text as a glob that matches nothing else."""
     return re.sub(rb"([*?\[\]\\^-])", rb"\\\1", text)
 
 
 _MEMBER = re.compile(rb"([0-9A-Za-z.]+)([ +])(.*)", re.DOTALL)
-_UNSAFE = re.compile(r"[{}%\x00-\x1f\x7f]")

@@ -99,6 +99,17 @@ class BlockingLink:
             raise ProtocolError(f"{self._label}: more replies than commands")
         return replies
 
+    def fileno(self) -> int:
+        """What to poll for a reply."""
+        return self._socket.fileno()
+
+    def settle(self) -> None:
+        """After `send` and `receive`: be ready for `call` again. Raises if more has come."""
+        if self._kernel:
+            self._socket.settimeout(None)
+        if self._reader.has_data():
+            raise ProtocolError(f"{self._label}: more replies than commands")
+
     async def _reply(self, until: float, patience: float) -> Reply:
         reply = await self.receive(until - time.monotonic())
         if reply is MORE:

@@ -144,6 +144,23 @@ class Wire(ABC, Generic[L]):
         """Carry out one command."""
         return await self.ask(pack(words))
 
+    async def take(self, until: float) -> L:
+        """A connection for one exchange; `give_back` or `failed` must follow."""
+        return await self._take(until)
+
+    def give_back(self, link: L) -> None:
+        """The exchange is over, and the connection is as it was."""
+        self._free.append(link)
+        self._returned()
+
+    def failed(self, link: L, error: BaseException) -> None:
+        """The exchange went wrong, and its connection is of no more use."""
+        self._failed(link, error)
+
+    def refused(self, text: str) -> TenureError:
+        """The exception for an error reply."""
+        return self._refused(text)
+
     async def subscribe(self, channel: bytes) -> L:
         """A connection of its own on which the channel's messages arrive; confirmed."""
         until = time.monotonic() + self.settings.patience

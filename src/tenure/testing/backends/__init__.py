@@ -16,6 +16,7 @@ from ._memory import MemoryBackend
 from ._mysql import MysqlBackend
 from ._postgresql import PostgresqlBackend, PostgresqlRowBackend
 from ._redis import RedisBackend
+from ._redlock import RedlockBackend
 from ._sql import SqliteBackend, SqlMariadbBackend, SqlPostgresqlBackend
 from ._zookeeper import ZakeBackend, ZookeeperBackend
 
@@ -24,8 +25,8 @@ BACKENDS: tuple[type[Backend], ...] = (
     FileBackend,
     IpcBackend,
     RedisBackend,
+    RedlockBackend,
     PostgresqlBackend,
-    PostgresqlRowBackend,
     MysqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,
@@ -53,6 +54,7 @@ __all__ = [
     "PostgresqlBackend",
     "PostgresqlRowBackend",
     "RedisBackend",
+    "RedlockBackend",
     "ServerBackend",
     "SqlMariadbBackend",
     "SqlPostgresqlBackend",

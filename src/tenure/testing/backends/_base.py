@@ -8,6 +8,7 @@ from typing import ClassVar
 from ..._model import Traits
 from ..._url import Url
 from ...drivers import registry
+from ..proxy import Proxy
 from ..servers import Server
 
 
@@ -18,6 +19,8 @@ class Backend(ABC):
     """As it appears in the table of results."""
     scheme: ClassVar[str]
     """The URL scheme under which the driver is registered."""
+    shows_waiters: ClassVar[bool] = True
+    """Whether `footprint` counts those who wait; not where they only look again and again."""
     server: Server | None = None
     """The server to restart, pause and cut off; None if the backend has none."""
 
@@ -41,6 +44,16 @@ class Backend(ABC):
         The kit compares two counts to find what an acquire left behind. The namespaces
         that it asks for have plain names of letters, digits and hyphens.
         """
+
+    def proxy(self) -> Proxy:
+        """A proxy before the server, which is not started yet."""
+        assert self.server is not None
+        return Proxy(self.server.host, self.server.port)
+
+    def url_through(self, proxy: Proxy) -> str:
+        """The URL by way of the proxy."""
+        assert self.server is not None
+        return self.server.url_at(proxy.port)
 
     @classmethod
     def traits(cls) -> Traits:

@@ -200,17 +200,13 @@ class Env:
 
     def proxy(self) -> Proxy:
         """A proxy before the server."""
-        server = self.backend.server
-        assert server is not None
-        proxy = Proxy(server.host, server.port).start()
+        proxy = self.backend.proxy().start()
         self._closers.append(proxy.close)
         return proxy
 
     def url_through(self, proxy: Proxy) -> str:
         """The backend's URL by way of the proxy."""
-        server = self.backend.server
-        assert server is not None
-        return server.url_at(proxy.port)
+        return self.backend.url_through(proxy)
 
     async def pause(self, seconds: float) -> None:
         """Let time pass, where passing time is what the case is about."""
@@ -240,6 +236,13 @@ class Env:
             if tenure.now() > give_up:
                 raise AssertionError(f"waited {seconds:g} s in vain for {what}: {count} things")
             await self.pause(0.01)
+
+    async def until_queued(self, base: int, seconds: float, what: str) -> None:
+        """Wait until somebody waits: the backend keeps more than before, if it shows that."""
+        if self.backend.shows_waiters:
+            await self.until_footprint(lambda count: count > base, seconds, what)
+        else:
+            await self.pause(0.3)
 
     async def close(self) -> None:
         """End everything that the case started."""

@@ -217,7 +217,7 @@ async def a_waiter_whose_session_died_is_never_granted(env: Env) -> None:
     blocker = await env(b.lock(name).acquire())
     base = await env.footprint()
     waiter = env.spawn(lambda: env(a.lock(name).acquire(timeout=30)))
-    await env.until_footprint(lambda count: count > base, 5, "the waiter to queue")
+    await env.until_queued(base, 5, "the waiter to queue")
     session = env.session_of(a)
     dead = session._life
     await env.session_of(c).driver.end(dead.id)
@@ -481,7 +481,7 @@ async def a_cut_off_waiter_is_passed_over(env: Env) -> None:
     lease = await env(a.lock(name).acquire())
     base = await env.footprint()
     cut_off = env.spawn(lambda: env(b.lock(name).acquire(timeout=60)))
-    await env.until_footprint(lambda count: count > base, 5, "the waiter to queue")
+    await env.until_queued(base, 5, "the waiter to queue")
     proxy.black_hole()
     await env(lease.release())
     second = await env(c.lock(name).acquire(timeout=env.death + 2))

@@ -104,7 +104,7 @@ async def a_killed_waiter_holds_nobody_up(env: Env) -> None:
     actor = await env.ready_actor()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
-        await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
+        await env.until_queued(base, 10, "the waiter to queue")
     waiter = env.spawn(lambda: env(b.lock(name).acquire(timeout=30)))
     await env.pause(0.2)
     actor.kill()
@@ -180,7 +180,7 @@ async def an_interrupted_acquire_leaves_nothing(env: Env) -> None:
     actor = await env.ready_actor()
     actor.send(do="acquire", name=name, timeout=30)
     if env.traits.fair:
-        await env.until_footprint(lambda count: count > base, 10, "the waiter to queue")
+        await env.until_queued(base, 10, "the waiter to queue")
     else:
         await env.pause(0.3)
     actor.interrupt()

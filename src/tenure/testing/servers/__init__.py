@@ -21,6 +21,7 @@ from ._pgbouncer import PgBouncer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
 from ._redis_cluster import RedisCluster, RedisClusterNode
+from ._redlock import Proxies, RedisMasters
 from ._run import free_port
 from ._sentinel import RedisSentinel, SentinelCluster
 from ._tls import Certificates
@@ -39,8 +40,10 @@ __all__ = [
     "MysqlServer",
     "PgBouncer",
     "PostgresServer",
+    "Proxies",
     "RedisCluster",
     "RedisClusterNode",
+    "RedisMasters",
     "RedisSentinel",
     "RedisServer",
     "SentinelCluster",
