@@ -17,14 +17,15 @@ from .raw import load
 FILL_AT_A_TIME = 500
 """Members, so that a worker answers in time."""
 RING_KEYS = 2000
+GROUP_PEERS = ("tooz", "kazoo Lock")
 
 
 def _entries(plan: Plan, driver: str) -> list[Entry]:
-    """Tenure, and tooz: of the peers, only that one has groups."""
+    """Tenure, and of the peers those that have groups."""
     return [
         entry
         for entry in plan.entries(driver)
-        if entry.flavour == "sync" and (entry.kind == "tenure" or entry.name == "tooz")
+        if entry.flavour == "sync" and (entry.kind == "tenure" or entry.name in GROUP_PEERS)
     ]
 
 

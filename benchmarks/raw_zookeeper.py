@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .contestants import AsyncContestant, Contestant, Lock
+from .grouping import Grouping
+from .grouping_kazoo import KazooGrouping
 from .raw import load
 
 _FOLDER = "/bench-raw"
@@ -20,9 +22,14 @@ class Kazoo(Contestant):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._client = load("kazoo.client").KazooClient(f"{self.host}:{self.port}", timeout=15.0)
-        self._client.start()
+        self._client = self._connect()
         self._client.ensure_path(_FOLDER)
+
+    def _connect(self) -> Any:
+        timeout = float(self.options.get("ttl", 15))
+        client = load("kazoo.client").KazooClient(f"{self.host}:{self.port}", timeout=timeout)
+        client.start()
+        return client
 
     def cycle(self, name: str) -> Callable[[], object]:
         client, path = self._client, f"{_FOLDER}/{name}"
@@ -54,7 +61,10 @@ class KazooQueue(Kazoo):
 
 
 class KazooLock(Kazoo):
-    """kazoo's own lock recipe."""
+    """kazoo's own recipes: the lock, and for groups the party."""
+
+    def grouping(self) -> Grouping:
+        return KazooGrouping(self._connect)
 
     def cycle(self, name: str) -> Callable[[], object]:
         return Contestant.cycle(self, name)
