@@ -74,9 +74,11 @@ def ttl_of(session: str) -> float:
 
 
 def lifetime(session: str) -> int:
-    """For how many seconds the server keeps a session's item. (From 30 days on it takes
-    the number for a date.)"""
-    return min(max(3600, math.ceil(10 * ttl_of(session))), 29 * 86_400)
+    """For how many seconds the server keeps a session's item.
+
+    At most ten days, for a TTL of one; from thirty on, the server takes it for a date.
+    """
+    return max(3600, math.ceil(10 * ttl_of(session)))
 
 
 class Sessions:

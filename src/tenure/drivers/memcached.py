@@ -298,9 +298,6 @@ class MemcachedDriver(DocumentDriver):
     ) -> Version | None:
         index = self._index
         mine = self._sessions.mine.get(session)  # None where we amend another's claim
-        known = written.generation if mine is None else mine.generations.get(roster)
-        if known not in (None, written.generation):
-            raise SessionLost(LOST.format("the roster", roster))
         # One connection keeps the order: the session lived, and the name was listed, when
         # the claim was already there. If not, it is a dead session's claim, or a place that
         # nobody believes in yet.
@@ -323,8 +320,10 @@ class MemcachedDriver(DocumentDriver):
             # In place of one that was lost, without an embargo. Nothing was granted in it.
             await self._wire.ask(b"md %b C%d\r\n" % (key.key, new.cas), 1, instance)
             return None
-        if mine is not None:
-            mine.generations[roster] = new.generation
+        if mine is not None and mine.generations.setdefault(roster, new.generation) != (
+            new.generation
+        ):
+            raise SessionLost(LOST.format("the roster", roster))  # with earlier claims of ours
         return new
 
     async def _claim_at_once(self, mine: Mine, session: str, roster: str, id: str) -> Roll | None:
