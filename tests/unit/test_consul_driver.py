@@ -296,6 +296,19 @@ def test_a_destroyed_session_is_told(server: ConsulServer, run: Run) -> None:
     run(body)
 
 
+def test_a_session_depends_on_its_ttl_alone(server: ConsulServer, run: Run) -> None:
+    """No health check ends a session, so that it outlives the agent that was asked for it."""
+
+    async def body(world: World) -> None:
+        a = await world.client(server.url, ttl=7)
+        (info,) = await world.call(server, "GET", f"session/info/{a.session}")
+        assert (info["TTL"], info["LockDelay"], info["Behavior"]) == ("7000ms", 0, "delete")
+        assert not info["NodeChecks"]
+        assert not info["ServiceChecks"]
+
+    run(body)
+
+
 def test_too_long_a_text_is_refused(server: ConsulServer, run: Run) -> None:
     """What is longer than Consul takes is a `StorageError`, and leaves no doubt behind."""
 
@@ -432,8 +445,14 @@ def test_a_history_that_begins_anew(
         assert place.before is not None
         place.before = place.before._replace(modified=1 << 40)
         _, signal = await b.listen("r", "2", behind.before)
+        (question,) = b.driver._polls._questions.values()
+
+        async def anew() -> bool:
+            return 0 < question.answer.index < 1 << 40
+
+        await world.until(anew)
         await a.withdraw("r", "1")
-        assert await world.woken(signal), "Consul says nothing before it comes to that index"
+        assert await world.woken(signal)
 
     run(body)
 
@@ -697,7 +716,14 @@ def test_a_minority_serves_nothing(run: Run) -> None:
             await a.claim("r", "1")
             for other in others:
                 await world.runtime.blocking(other.kill)
-            for work in (a.read("r", "1"), a.claim("r", "2"), a.driver.renew(a.session)):
+            for work in (
+                a.read("r", "1"),
+                a.claim("r", "2"),
+                a.claim("r", "3", 1),
+                a.driver.recall("r"),
+                a.driver.rosters(""),
+                a.driver.renew(a.session),
+            ):
                 with pytest.raises(Unavailable):
                     await work
             a.session = ""
@@ -900,6 +926,29 @@ def test_a_strange_answer_is_a_protocol_error(body: bytes) -> None:
             except ProtocolError:
                 continue
             raise AssertionError("it was understood")
+
+    drive(work())
+
+
+@pytest.mark.parametrize("leaderless", [1, 2, 3])
+def test_an_agent_without_a_leader_is_left(leaderless: int) -> None:
+    """What was certainly not carried out is asked of each other agent once."""
+
+    async def work() -> None:
+        wire = wires.ConsulWire(settings(Url.parse("consul://a,b,c"), 5.0), "thread")
+        replies = [Reply(500, {}, b"No cluster leader")] * leaderless
+        replies.append(Reply(200, {}, b"[]"))
+
+        async def request(*_: Any) -> Reply:
+            return replies.pop(0)
+
+        wire._http.request = request  # type: ignore[method-assign, assignment]
+        if leaderless < 3:
+            assert await wire.session_exists("s") is False
+        else:
+            with pytest.raises(Unavailable, match="No cluster leader"):
+                await wire.session_exists("s")
+        assert wire._http._turn == leaderless
 
     drive(work())
 

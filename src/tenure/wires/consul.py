@@ -7,6 +7,7 @@ any other failure of the servers may have been, since an agent passes a request 
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -120,6 +121,7 @@ class ConsulWire:
 
     def __init__(self, settings: Settings, flavour: Flavour) -> None:
         self._http = http.wire(settings.http, flavour)
+        self._settings = settings.http
         self.name = settings.http.name
         query = settings.query
         self._only = f"?{query}" if query else ""
@@ -247,12 +249,26 @@ class ConsulWire:
         self, verb: str, path: str, body: bytes | None = None, expected: int = 200
     ) -> http.Reply:
         reply = await self._http.request(verb, path, body)
-        status = reply.status
-        if status == 200 or status == expected:
+        if reply.status == 200 or reply.status == expected:
             return reply
-        error = refusal(reply, self.name)
+        return await self._call_another(verb, path, body, expected, refusal(reply, self.name))
+
+    async def _call_another(
+        self, verb: str, path: str, body: bytes | None, expected: int, error: TenureError
+    ) -> http.Reply:
+        """What was certainly not carried out, another agent may do that knows a leader."""
+        until = time.monotonic() + self._settings.patience
+        for _ in self._settings.hosts[1:]:
+            left = until - time.monotonic()
+            if type(error) is not Unavailable or left <= 0:
+                break
+            self._http.move_on()
+            reply = await self._http.request(verb, path, body, left)
+            if reply.status == 200 or reply.status == expected:
+                return reply
+            error = refusal(reply, self.name)
         if isinstance(error, Unavailable):
-            self._http.move_on()  # another agent may know a leader
+            self._http.move_on()
         raise error
 
 
