@@ -50,6 +50,9 @@ _STATEMENTS = {
     "save": """
         UPDATE {table} SET version = {next}, document = {document}, expires = {expires}
         WHERE {here} AND version = {version} RETURNING version, {flush}""",
+    "renew": """
+        UPDATE {table} SET version = {next}, document = {document}, expires = {expires}
+        WHERE {here} RETURNING version""",
     "delete": """
         DELETE FROM {table} WHERE {here} AND version = {version}
         RETURNING {next}, {flush}""",
@@ -122,6 +125,7 @@ class PostgresqlRowDriver(DocumentDriver):
             if mode == b"off":
                 self._flush = _FLUSH
             await refuse_advisory(link, self.namespace, self._badge)
+            await self._run("sweep")
         except BaseException:
             await self._doors.wire.close()
             raise
@@ -140,18 +144,31 @@ class PostgresqlRowDriver(DocumentDriver):
         return await examine(await self._linked(), self.ttl, rows=True)
 
     async def start(self, owner: str, lost: Lost) -> str:
-        await self._run("sweep")
         self._known.clear()  # it was guessed under another session's number
-        session = await super().start(owner, lost)
+        session = self.runtime.unique()
+        if await self.save("session", session, self._life(owner), 0) is None:
+            raise OutcomeUnknown("postgresql: the session's row was written by somebody else")
         # Now that whoever opens the other strategy sees this session: is one open already?
         try:
-            await refuse_advisory(await self._linked(), self.namespace, self._badge)
+            link = await self._linked()
+            await refuse_advisory(link, self.namespace, self._badge)
             ((drawn,),) = await self._run("draw")
         except BaseException:
             await self.end(session)
             raise
         self._floor = int(drawn or 0)
+        self._owners[session] = owner
         return session
+
+    async def renew(self, session: str) -> None:
+        document = self._life(self._owners.get(session, ""))
+        if not await self._run("renew", "session", session, document):
+            raise SessionLost(BURIED)
+
+    def _life(self, owner: str) -> Document:
+        """A session's document; each time it is written, its row has a new version."""
+        wall = round(self.runtime.wall(), 3)
+        return {"owner": owner, "ttl": self.ttl, "beat": 0, "wall": wall}
 
     # -- documents -------------------------------------------------------------
 
