@@ -18,6 +18,7 @@ import pytest
 
 from tenure.cli import COMMANDS, ExitCode, drivers
 from tenure.drivers import registry
+from tenure.testing.backends import SqlPostgresqlBackend
 from tenure.testing.servers import (
     ConsulServer,
     EtcdServer,
@@ -39,6 +40,7 @@ SERVERS: dict[str, Callable[[], Server]] = {
     "postgresql": PostgresServer,
     "postgres": PostgresServer,
     "mysql": MysqlServer,
+    "sql+postgresql+psycopg": SqlPostgresqlBackend().make_server,
     "etcd": EtcdServer,
     "consul": ConsulServer,
     "zookeeper": ZookeeperServer,

@@ -26,12 +26,14 @@ from ..errors import (
     TenureError,
     Unsupported,
 )
-from ..wires.sql import Duplicate, Maker, MissingTable, Row
+from ..wires.sql import Duplicate, Limit, Maker, MissingTable, Row
 from . import _sql_text as text
 from .base import Lost
 from .document import BURIED, Document, DocumentDriver
 
 CREATE_TRIES = 5
+OPEN_SECONDS = 1.0
+"""How long connecting may take at the least, however short the TTL is."""
 MANY_SESSIONS = 100
 """From how many on all of a namespace are asked for, rather than each by its id."""
 
@@ -40,6 +42,8 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 class Pool(Protocol):
     """Connections of one flavour; see `wires.sql`."""
+
+    limit: Limit
 
     async def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """What the statement finds."""
@@ -88,6 +92,7 @@ class SqlDocuments(DocumentDriver):
         """The URL as somebody would type it, without a password."""
 
     async def open(self) -> None:
+        self.pool.limit.seconds = max(self.patience, OPEN_SECONDS)
         try:
             version = await self.schema_version()
             if version is None:
@@ -96,6 +101,8 @@ class SqlDocuments(DocumentDriver):
                 raise self._other_version(version)
         except (Duplicate, MissingTable) as error:
             raise BackendError(f"{self.label}: the tables cannot be made: {error}") from error
+        finally:
+            self.pool.limit.seconds = self.patience
 
     async def close(self) -> None:
         await self.pool.close()
@@ -135,17 +142,23 @@ class SqlDocuments(DocumentDriver):
                     ) from error
         raise AssertionError("not reached")
 
+    def script(self) -> str:
+        """The statements that make the tables in an empty database, for somebody else to run."""
+        return text.script(self.dialect)
+
     async def _migrate_from(self, version: int | None) -> None:
         if version is None:
             await self.before_tables()
             await self.pool.change(text.version_table(self.dialect))
-            with contextlib.suppress(Duplicate):  # somebody else was faster
-                await self.pool.change(self._sql["first"])
-            version = 0
-        for number, step in enumerate(text.MIGRATIONS[version:], version):
+        for number, step in enumerate(text.MIGRATIONS[version or 0 :], version or 0):
             for statement in step(self.dialect):
                 await self.pool.change(statement)
-            await self.pool.change(self._sql["migrated"], (number + 1, number))
+            if version is not None:
+                await self.pool.change(self._sql["migrated"], (number + 1, number))
+        if version is None:
+            # At the end: whoever finds a version finds its tables.
+            with contextlib.suppress(Duplicate):  # somebody else was faster
+                await self.pool.change(self._sql["first"], (text.SCHEMA_VERSION,))
 
     async def before_tables(self) -> None:
         """What is to be done once, before the first table is made."""

@@ -82,7 +82,7 @@ _STATEMENTS = {
     "bury": "DELETE FROM tenure_session WHERE id = ? AND NOT ({alive})",
     "now": "SELECT {now}",
     "schema": "SELECT version FROM tenure_schema WHERE id = 1",
-    "first": "INSERT INTO tenure_schema (id, version) VALUES (1, 0){conflict}",
+    "first": "INSERT INTO tenure_schema (id, version) VALUES (1, ?){conflict}",
     "migrated": "UPDATE tenure_schema SET version = ? WHERE id = 1 AND version = ?",
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import OutcomeUnknown, Unavailable
-from .sql import CUT_SHARE, Line, Maker, Row, not_free
+from .sql import CUT_SHARE, Limit, Line, Maker, Row, not_free
 
 
 class _Answer:
@@ -83,8 +83,7 @@ class LoopPool:
 
     def __init__(self, maker: Maker, patience: float, size: int) -> None:
         self._maker = maker
-        self._patience = patience
-        self._size = size
+        self.limit = Limit(patience)
         self._idle: list[_Desk] = []
         self._desks: list[_Desk] = []
         self._free = asyncio.Semaphore(size)
@@ -102,7 +101,7 @@ class LoopPool:
     async def _run(self, statement: str, values: Sequence[Any], rows: bool) -> Any:
         if self._free.locked():
             try:
-                async with asyncio.timeout(self._patience / (2 if self._maker.local else 1)):
+                async with asyncio.timeout(self.limit.seconds / (2 if self._maker.local else 1)):
                     await self._free.acquire()
             except TimeoutError as error:
                 raise not_free(self._maker.label) from error
@@ -120,7 +119,7 @@ class LoopPool:
             self._free.release()
 
     def _desk(self) -> _Desk:
-        desk = _Desk(Line(self._maker, self._patience, None))
+        desk = _Desk(Line(self._maker, self.limit, None))
         self._desks.append(desk)
         return desk
 
@@ -128,8 +127,8 @@ class LoopPool:
         """Wait for the answer, even through a cancellation, but no longer than is allowed."""
         loop = asyncio.get_running_loop()
         answer = _Answer(call)
-        cut = loop.call_later(self._patience * CUT_SHARE, desk.line.end, "no reply in time")
-        late = loop.call_later(self._patience, self._give_up, desk, answer)
+        cut = loop.call_later(self.limit.seconds * CUT_SHARE, desk.line.end, "no reply in time")
+        late = loop.call_later(self.limit.seconds, self._give_up, desk, answer)
         cancelled: asyncio.CancelledError | None = None
         try:
             desk.submit(answer)
@@ -161,7 +160,7 @@ class LoopPool:
                 desk.line.end("closed")
             desk.stop()
         if self._desks:
-            await asyncio.wait([desk.over for desk in self._desks], timeout=self._patience)
+            await asyncio.wait([desk.over for desk in self._desks], timeout=self.limit.seconds)
 
     def abandon(self) -> None:
         """In a forked child: forget every connection."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._runtime.base import Job, Runtime
 from .hangup import Hangup
-from .sql import Line, Maker, Row, not_free
+from .sql import Limit, Line, Maker, Row, not_free
 
 
 class ThreadPool:
@@ -17,9 +17,9 @@ class ThreadPool:
     def __init__(self, maker: Maker, runtime: Runtime, patience: float, size: int) -> None:
         self._maker = maker
         self._runtime = runtime
-        self._patience = patience
+        self.limit = Limit(patience)
         hangup = None if maker.local else self._watch
-        self._lines = [Line(maker, patience, hangup) for _ in range(size)]
+        self._lines = [Line(maker, self.limit, hangup) for _ in range(size)]
         self._idle = list(self._lines)
         self._free = threading.Semaphore(size)
         self._starting = threading.Lock()
@@ -38,7 +38,7 @@ class ThreadPool:
 
     def _run(self, statement: str, values: Sequence[Any], rows: bool) -> Any:
         # A local database is waited for by its own time limit, so the two share the patience.
-        if not self._free.acquire(timeout=self._patience / (2 if self._maker.local else 1)):
+        if not self._free.acquire(timeout=self.limit.seconds / (2 if self._maker.local else 1)):
             raise not_free(self._maker.label)
         line = self._idle.pop()
         try:
@@ -50,13 +50,13 @@ class ThreadPool:
     def _watch(self) -> Hangup:
         with self._starting:
             if self._hangup is None:
-                self._hangup = Hangup(min(0.5, self._patience / 8), "no reply in time")
+                self._hangup = Hangup(min(0.5, self.limit.seconds / 8), "no reply in time")
                 self._job = self._runtime.spawn(self._hangup.run, "sql-hangup")
             return self._hangup
 
     async def close(self) -> None:
         """Close every connection; one that is in use, when it is given back."""
-        until = self._runtime.now() + self._patience
+        until = self._runtime.now() + self.limit.seconds
         for _ in self._lines:
             if self._free.acquire(timeout=max(0.0, until - self._runtime.now())):
                 self._idle.pop().drop()
@@ -64,7 +64,7 @@ class ThreadPool:
             line.end("closed")
         if self._hangup is not None and self._job is not None:
             self._hangup.stop()
-            await self._job.join(self._runtime.now() + self._patience)
+            await self._job.join(self._runtime.now() + self.limit.seconds)
 
     def abandon(self) -> None:
         """In a forked child: forget every connection."""

@@ -42,7 +42,7 @@ _REFUSED = (
 
 # SQLSTATE, or the number that MySQL and MariaDB tell.
 _MISSING_TABLE = {"42P01", 1146}
-_DUPLICATE = {"23505", 1062}
+_DUPLICATE = {"23505", "42P07", 1062}
 _DENIED = {"42501", 1044, 1045, 1142, 1143, 1227, 1370, 1698}
 _FULL = {"53100", "53200", 1021, 1041, 1114}
 _NOT_NOW = {
@@ -169,9 +169,11 @@ class AlchemyMaker:
 
 def _code(error: BaseException) -> str | int | None:
     """The SQLSTATE, or the number, that the server has told."""
+    number = error.args[0] if error.args else None
+    if isinstance(number, int):
+        return number
     for name in ("sqlstate", "pgcode"):
         state = getattr(error, name, None)
         if isinstance(state, str):
             return state
-    number = error.args[0] if error.args else None
-    return number if isinstance(number, int) else None
+    return None

@@ -66,12 +66,21 @@ class Maker(Protocol):
         ...
 
 
+class Limit:
+    """How long a call may take. More while the driver is opened: no lease depends on that."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class Line:
     """One connection, made when it is first needed, and made anew when it was lost."""
 
-    def __init__(self, maker: Maker, patience: float, hangup: Callable[[], Hangup] | None) -> None:
+    def __init__(self, maker: Maker, limit: Limit, hangup: Callable[[], Hangup] | None) -> None:
         self._maker = maker
-        self._patience = patience
+        self._limit = limit
         self._make_hangup = hangup
         self._hangup: Hangup | None = None
         self._connection: Any = None
@@ -113,7 +122,7 @@ class Line:
 
     def _connect(self) -> None:
         maker = self._maker
-        connection = maker.connect(self._patience)
+        connection = maker.connect(self._limit.seconds)
         if self.discarded:
             connection.close()
             raise Unavailable(f"{maker.label}: no connection in time")
@@ -165,7 +174,7 @@ class Line:
     def overdue(self, now: float) -> bool:
         """Whether a statement is under way for too long."""
         since = self._since
-        return since is not None and now - since > self._patience * CUT_SHARE
+        return since is not None and now - since > self._limit.seconds * CUT_SHARE
 
     def hung_up(self) -> bool:
         """Whether the other side has closed the connection."""
