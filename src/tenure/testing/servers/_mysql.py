@@ -107,7 +107,6 @@ class MysqlServer(Server):
             }
         while int(time.time()) == self._started:
             time.sleep(0.02)  # of two starts in one second, both would give the same UUID_SHORT
-        self._started = int(time.time())
         command = [_program("mariadbd"), "--no-defaults", "--skip-name-resolve", "--skip-log-bin"]
         command.append(_LOG_SIZE)
         return command + [f"--{name}={value}" for name, value in (settings | self.settings).items()]
@@ -116,9 +115,11 @@ class MysqlServer(Server):
         try:
             with socket.create_connection((self.host, self.port), PROBE_LIMIT) as probe:
                 probe.settimeout(PROBE_LIMIT)
-                return probe.recv(5)[4:] == b"\x0a"
+                greeted = probe.recv(5)[4:] == b"\x0a"
         except OSError:
             return False
+        self._started = int(time.time())  # or before
+        return greeted
 
     def _finish(self) -> None:
         user, rule = _literal(str(self.user)), ""
