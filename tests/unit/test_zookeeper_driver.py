@@ -549,7 +549,7 @@ def _joined(coordinator: tenure.Coordinator) -> Any:
 
 def test_a_server_that_stops_is_left(ensemble: ZookeeperEnsemble) -> None:
     """When the client's server is stopped, its session goes on with another, and is renewed."""
-    with connect(ensemble.url, ttl=30) as a:
+    with connect(ensemble.url, ttl=15) as a:
         lease = a.lock("x").acquire()
         port = link_of(a)._handler.socket.getpeername()[1]
         server = next(each for each in ensemble.servers if each.port == port)

@@ -56,7 +56,8 @@ class Handler:
     running = True
 
     def __init__(self, settings: Settings, context: ssl.SSLContext | None) -> None:
-        self._patience = settings.patience
+        # For one of several servers, so that there is time left for another.
+        self._share = settings.patience / min(3, settings.hosts.count(",") + 1)
         self._now = settings.now
         self._context = context
         self._verify_name = settings.verify
@@ -120,7 +121,7 @@ class Handler:
         if self.refuses:
             raise OSError("the session is over")
         try:
-            made = self._connect(address, hostname, min(timeout, self._patience))
+            made = self._connect(address, hostname, min(timeout, self._share))
         except OSError as error:
             self.problem = f"{address[0]}:{address[1]}: {error.strerror or error}"
             raise
@@ -169,7 +170,7 @@ class Handler:
             poll.register(each, select.POLLOUT)
         if self.begins:
             # A server that is just starting accepts connections, and never answers on them.
-            timeout = min(timeout or 0.0, self._patience)
+            timeout = min(timeout or 0.0, self._share)
         end = math.inf if timeout is None else self._now() + timeout
         while True:
             now = self._now()
