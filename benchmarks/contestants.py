@@ -205,6 +205,8 @@ DRIVERS = (
     "etcd",
     "consul",
     "zookeeper",
+    "sqlite",
+    "sql",
 )
 
 _TENURE = Entry("Tenure", "contestants:Tenure", "tenure")
@@ -301,6 +303,20 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry("tooz", "peers:Tooz"),
         Entry("kazoo Lock", "raw_zookeeper:KazooLock"),
         Entry("kazoo, asyncio", "raw_zookeeper:KazooTasks", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "sqlite": (
+        Entry("sqlite3, cursor", "raw_sql:Sqlite", "raw", waits=False),
+        _TENURE,
+        Entry("sqlite3, in threads", "raw_sql:SqliteThread", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "sql": (
+        Entry("psycopg, cursor", "raw_sql:Psycopg", "raw", waits=False),
+        Entry("SQLAlchemy, Core", "raw_sql:Core", "reference", waits=False),
+        _TENURE,
+        Entry("pals", "peers:Pals"),
+        Entry("psycopg, asyncio", "raw_sql:PsycopgAsyncio", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
     ),
 }

@@ -141,6 +141,10 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
         with tempfile.TemporaryDirectory(prefix="tenure-bench-") as folder:
             yield f"file://{folder}", _file_system(folder)
         return
+    if driver == "sqlite":
+        with tempfile.TemporaryDirectory(prefix="tenure-bench-") as folder:
+            yield f"sqlite://{folder}/locks.db", f"SQLite on {_file_system(folder)}"
+        return
     if driver == "ipc":
         yield f"ipc://bench-{os.getpid()}", f"Linux {os.uname().release}"
         return
@@ -168,6 +172,11 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
     elif driver == "postgresql":
         with servers.PostgresServer() as postgres:
             yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"
+    elif driver == "sql":
+        from tenure.testing.backends import SqlPostgresqlBackend
+
+        with SqlPostgresqlBackend().make_server() as tables:
+            yield tables.url, f"PostgreSQL {tables.psql('show server_version')}, fsync off"
     elif driver == "mysql":
         with servers.MysqlServer() as mysql:
             yield mysql.url, f"MariaDB {mysql.sql('SELECT VERSION()')}, commits not flushed"

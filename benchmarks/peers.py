@@ -152,7 +152,9 @@ class Pals(Contestant):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._locker = load("pals").Locker("bench", url.replace("://", "+psycopg://", 1))
+        self._locker = load("pals").Locker(
+            "bench", f"postgresql+psycopg://{url.partition('://')[2]}"
+        )
 
     def lock(self, name: str) -> Lock:
         lock: Lock = self._locker.lock(name)

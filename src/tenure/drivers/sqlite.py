@@ -18,7 +18,7 @@ from .._model import Finding, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL, Unavailable
-from ..wires.sqlite import SqliteMaker, boot
+from ..wires.sqlite import BOOT, SqliteMaker
 from ._sql_documents import SqlDocuments
 from ._sql_text import SQLITE
 from .document import Document
@@ -53,7 +53,7 @@ class SqliteDriver(SqlDocuments):
             )
         if url.path.endswith("/"):
             raise InvalidURL("sqlite: the URL names a file, not a folder")
-        self._boot = boot()[:8]
+        self._boot = BOOT[:8]
         self._logged = False
         maker = SqliteMaker(f"sqlite: {self.path}", self.path, runtime.now)
         # SQLite lets one in at a time; a second connection would wait by sleeping.

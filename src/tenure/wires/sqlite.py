@@ -44,13 +44,16 @@ _STORAGE = {
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT}
 
 
-def boot() -> str:
-    """What names this run of the machine; empty where nothing does."""
+def _boot() -> str:
     try:
         with open(BOOT_ID, encoding="ascii") as file:
             return file.read().strip()[:36]
     except OSError:
         return ""
+
+
+BOOT = _boot()
+"""What names this run of the machine; empty where nothing does."""
 
 
 class Busy(sqlite3.OperationalError):
@@ -181,7 +184,6 @@ class SqliteMaker:
         self.label = label
         self._path = path
         self._now = now
-        self._boot = boot()
 
     def connect(self, seconds: float) -> Connection:
         """A connection that waits for other processes for half of the time given."""
@@ -193,7 +195,7 @@ class SqliteMaker:
             )
             try:
                 inner.create_function("tenure_now", 0, self._microseconds)
-                inner.create_function("tenure_boot", 0, lambda: self._boot)
+                inner.create_function("tenure_boot", 0, lambda: BOOT)
                 ((mode,),) = inner.execute("PRAGMA journal_mode").fetchall()
                 # With a write-ahead log, a crash of the machine may undo the last
                 # statements, but never damages the file; see `drivers.sqlite`.
