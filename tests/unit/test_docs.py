@@ -21,6 +21,7 @@ from tenure.drivers import registry
 from tenure.testing.backends import SqlPostgresqlBackend
 from tenure.testing.servers import (
     ConsulServer,
+    EtcdGatewayServer,
     EtcdServer,
     MemcachedServer,
     MysqlServer,
@@ -42,6 +43,7 @@ SERVERS: dict[str, Callable[[], Server]] = {
     "mysql": MysqlServer,
     "sql+postgresql+psycopg": SqlPostgresqlBackend().make_server,
     "etcd": EtcdServer,
+    "etcd3+http": EtcdGatewayServer,
     "consul": ConsulServer,
     "zookeeper": ZookeeperServer,
 }
