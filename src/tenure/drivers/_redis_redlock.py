@@ -287,16 +287,16 @@ class RedlockDriver(Driver, Mutex):
             before = dict(known.entered)
             answers = await self._vote(known, held, token, (), b"")
             words = list(answers.values())
+            if b"roster" in words:
+                raise Unsupported(
+                    f"redlock: {held.name!r} is in use without lock=redlock on one of the masters"
+                )
             with self._lock:
                 votes = self._votes(known, answers, before)
                 if len(votes) >= self._fan.quorum:
                     self._last = max(token, self._last)
                     got = known.held[id] = held._replace(token=token, votes=votes)
                     return got, False
-            if b"roster" in words:
-                raise Unsupported(
-                    f"redlock: {held.name!r} is in use without lock=redlock on one of the masters"
-                )
             if len(self._fan.members) - words.count(b"unknown") < self._fan.quorum:
                 raise _lost()
             self._check(answers, len(_heard(answers)))

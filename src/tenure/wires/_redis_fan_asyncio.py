@@ -9,7 +9,7 @@ from collections.abc import Collection
 from ..errors import TenureError, Unavailable
 from ._redis import Reply
 from ._redis_calls import ScriptMissing
-from .redis_fan import GRACE_SECONDS, Answers, Fan, Member, unanswered
+from .redis_fan import GRACE_SECONDS, Answers, Fan, Member, bare, unanswered
 
 
 class AsyncioFan(Fan):
@@ -17,7 +17,15 @@ class AsyncioFan(Fan):
 
     async def _ask(self, packed: bytes, among: Collection[Member]) -> Answers:
         began = time.monotonic()
-        members = [member for member in among if not member.down and not member.late]
+        members = self._ready(among)
+        while len(members) < min(self.quorum, len(among)):
+            # Too few without those that are late: so they are worth waiting for.
+            late = [task for member in among for task in member.late]
+            rest = began + self.patience / 2 - time.monotonic()
+            if not late or rest <= 0:
+                break
+            await asyncio.wait(late, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            members = self._ready(among)
         tasks = {asyncio.create_task(self._one(member, packed)): member for member in members}
         answers: dict[Member, Reply | TenureError] = {}
         waiting = set(tasks)
@@ -44,15 +52,24 @@ class AsyncioFan(Fan):
             answers[tasks[task]] = unanswered(tasks[task])
         return answers
 
+    @staticmethod
+    def _ready(among: Collection[Member]) -> list[Member]:
+        return [
+            member
+            for member in among
+            if not member.down and all(task.done() for task in member.late)
+        ]
+
     async def _one(self, member: Member, packed: bytes) -> Reply | TenureError:
         try:
             return await member.wire.ask(packed)
         except Unavailable as error:
+            found = bare(error)
             if not isinstance(error, ScriptMissing):
-                self.lost(member, error)
-            return error
+                self.lost(member, found)
+            return found
         except TenureError as error:
-            return error
+            return bare(error)
 
     @staticmethod
     def _leave(member: Member, task: asyncio.Task[Reply | TenureError]) -> None:

@@ -12,7 +12,7 @@ import hiredis
 from ..errors import TenureError, Unavailable
 from ._redis import MORE, Reply, left
 from ._redis_blocking import BlockingLink
-from .redis_fan import GRACE_SECONDS, Answers, Fan, Member, unanswered
+from .redis_fan import GRACE_SECONDS, Answers, Fan, Member, bare, unanswered
 
 _SLICE_SECONDS = 0.01
 
@@ -26,9 +26,7 @@ class BlockingFan(Fan):
         answers: dict[Member, Reply | TenureError] = {}
         waiting: dict[int, tuple[Member, BlockingLink]] = {}
         poll = select.poll()
-        for member in among:
-            if member.down or await self._is_late(member):
-                continue
+        for member in await self._ready(among, began + self.patience / 2):
             try:
                 # Idle as a rule. A new one is made here only if several threads ask at once.
                 link = cast("BlockingLink", await member.wire.take(began + self.patience / 4))
@@ -38,8 +36,8 @@ class BlockingFan(Fan):
                     member.wire.failed(link, error)
                     raise
             except TenureError as error:
-                self.lost(member, error)
-                answers[member] = error
+                answers[member] = found = bare(error)
+                self.lost(member, found)
                 continue
             waiting[link.fileno()] = (member, link)
             poll.register(link.fileno(), select.POLLIN)
@@ -72,13 +70,30 @@ class BlockingFan(Fan):
             link.settle()
         except TenureError as error:
             member.wire.failed(link, error)
+            found = bare(error)
             if isinstance(error, Unavailable):
-                self.lost(member, error)
-            return error
+                self.lost(member, found)
+            return found
         member.wire.give_back(link)
         if type(reply) is hiredis.ReplyError:
             return member.wire.refused(str(reply))
         return reply
+
+    async def _ready(self, among: Collection[Member], until: float) -> list[Member]:
+        """Those that can be asked; the late ones are waited for if there are too few others."""
+        while True:
+            ready = [
+                member for member in among if not member.down and not await self._is_late(member)
+            ]
+            late = [link for member in among for link, _ in list(member.late)]
+            enough = len(ready) >= min(self.quorum, len(among))
+            if enough or not late or time.monotonic() >= until:
+                return ready
+            poll = select.poll()
+            for link in late:
+                if link.fileno() >= 0:  # closed meanwhile by another thread
+                    poll.register(link.fileno(), select.POLLIN)
+            poll.poll(max(1, min(50, int((until - time.monotonic()) * 1000))))
 
     async def _is_late(self, member: Member) -> bool:
         """Whether an answer is still owed; what has come meanwhile is thrown away."""
@@ -87,6 +102,8 @@ class BlockingFan(Fan):
         with self._lock:
             late, member.late = member.late, []
         for link, until in late:
+            if link.fileno() < 0:
+                continue
             poll = select.poll()
             poll.register(link.fileno(), select.POLLIN)
             if poll.poll(0) and await self._read(member, link) is not MORE:

@@ -150,7 +150,7 @@ class Fan(ABC):
                 await member.wire.open(self._runtime)
                 await member.wire.command(b"PING")
             except TenureError as error:
-                member.error = error
+                member.error = bare(error)
             else:
                 member.error = None
                 member.down = False
@@ -160,6 +160,11 @@ class Fan(ABC):
             now = self._runtime.now()
             await self._stop.wait(now + pause * (0.5 + 0.5 * self._runtime.random()))
             pause = min(pause * 2, self.patience)
+
+
+def bare(error: TenureError) -> TenureError:
+    """The error alone. With its traceback it would keep alive what failed, sockets among it."""
+    return type(error)(str(error))
 
 
 def unanswered(member: Member) -> OutcomeUnknown:
