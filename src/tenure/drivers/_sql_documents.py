@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
@@ -75,6 +76,8 @@ class SqlDocuments(DocumentDriver):
         self._sql = text.Statements(dialect, mark)
         self._key = functools.lru_cache(maxsize=4096)(self._make_key)
         self._space = _hash(self.namespace)
+        self._mine = self.runtime.unique()
+        self._serial = itertools.count()
         self.pool: Pool
         if self.runtime.flavour == "thread":
             from ..wires._sql_thread import ThreadPool
@@ -249,7 +252,7 @@ class SqlDocuments(DocumentDriver):
 
     def new_version(self) -> str:
         """A version that was never used."""
-        return self.runtime.unique()
+        return f"{self._mine}.{next(self._serial)}"
 
     async def names(self, kind: str) -> Sequence[str]:
         start = f"{self._space}.{kind}"

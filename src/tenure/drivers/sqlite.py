@@ -74,7 +74,7 @@ class SqliteDriver(SqlDocuments):
                 await self.change(_QUICK)
 
     def new_version(self) -> str:
-        return f"{self._boot}.{self.runtime.unique()}"
+        return f"{self._boot}.{super().new_version()}"
 
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
         document, version = await super().load(kind, name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 from .._runtime.base import Job, Runtime
+from ..errors import Unavailable
 from .hangup import Hangup
 from .sql import Limit, Line, Maker, Row, not_free
 
@@ -21,7 +23,8 @@ class ThreadPool:
         hangup = None if maker.local else self._watch
         self._lines = [Line(maker, self.limit, hangup) for _ in range(size)]
         self._idle = list(self._lines)
-        self._free = threading.Semaphore(size)
+        self._given = threading.Condition()
+        self._waiting = 0
         self._starting = threading.Lock()
         self._hangup: Hangup | None = None
         self._job: Job | None = None
@@ -37,15 +40,37 @@ class ThreadPool:
         return count
 
     def _run(self, statement: str, values: Sequence[Any], rows: bool) -> Any:
-        # A local database is waited for by its own time limit, so the two share the patience.
-        if not self._free.acquire(timeout=self.limit.seconds / (2 if self._maker.local else 1)):
-            raise not_free(self._maker.label)
-        line = self._idle.pop()
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            # A local database is waited for by its own time limit, so the two share the patience.
+            line = self._wait(self.limit.seconds / (2 if self._maker.local else 1))
         try:
             return line.run(statement, values, rows)
         finally:
-            self._idle.append(line)
-            self._free.release()
+            self._give(line)
+
+    def _give(self, line: Line) -> None:
+        self._idle.append(line)
+        if self._waiting:
+            with self._given:
+                self._given.notify()
+
+    def _wait(self, seconds: float) -> Line:
+        until = self._runtime.now() + seconds
+        with self._given:
+            self._waiting += 1
+            try:
+                # Looked for only now that whoever gives one back sees that somebody waits.
+                while True:
+                    with contextlib.suppress(IndexError):
+                        return self._idle.pop()
+                    left = until - self._runtime.now()
+                    if left <= 0:
+                        raise not_free(self._maker.label)
+                    self._given.wait(left)
+            finally:
+                self._waiting -= 1
 
     def _watch(self) -> Hangup:
         with self._starting:
@@ -58,8 +83,8 @@ class ThreadPool:
         """Close every connection; one that is in use, when it is given back."""
         until = self._runtime.now() + self.limit.seconds
         for _ in self._lines:
-            if self._free.acquire(timeout=max(0.0, until - self._runtime.now())):
-                self._idle.pop().drop()
+            with contextlib.suppress(Unavailable):
+                self._wait(until - self._runtime.now()).drop()
         for line in self._lines:
             line.end("closed")
         if self._hangup is not None and self._job is not None:
