@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -500,6 +501,18 @@ def test_a_session_that_ends_while_it_waits_is_refused(url: str) -> None:
 # -- turns -------------------------------------------------------------------------------
 
 
+def test_a_reader_stands_back_for_a_while(url: str) -> None:
+    """While a writer waits, a new reader is not let in at once, and in the end it is."""
+    with tenure.connect(url) as client:
+        held(client, shared=True).release()
+        ((set, verbs),) = _ipc_sets.stamped(folder_of(url))
+        writer = Call()
+        assert writer.do(set, verbs.queue)
+        assert client.lock("name", shared=True).try_acquire() is None
+        client.lock("name", shared=True).acquire(timeout=SECONDS).release()
+        assert writer.do(set, verbs.unqueue)
+
+
 def test_readers_are_not_starved_by_writers(url: str) -> None:
     """Two writers that never let go for long do not keep a reader out."""
     done = threading.Event()
@@ -591,6 +604,25 @@ def test_tokens_rise_at_any_speed(client: tenure.Coordinator) -> None:
         assert lease.token > tokens[-1]
         tokens.append(lease.token)
         lease.release()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_tokens_rise_with_a_coarse_clock(
+    url: str, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Where the clock stands still for a millisecond, no two tokens are the same for that."""
+    fine = sysv.microseconds
+    monkeypatch.setattr(sysv, "microseconds", lambda: fine() // 1000 * 1000)
+    with tenure.connect(url) as one, tenure.connect(url) as two:
+        tokens = []
+        for _ in range(20):
+            leases = [held(one, shared=shared)]
+            if shared:
+                leases.append(held(two, shared=True))
+            tokens += [lease.token for lease in leases]
+            for lease in leases:
+                lease.release()
+        assert all(before < after for before, after in itertools.pairwise(tokens))
 
 
 def test_a_damaged_clock_is_told(url: str) -> None:
