@@ -111,7 +111,7 @@ class AsyncioWatches:
             *lines, rest = (rest + reader.take()).split(b"\n")
             for line in lines:
                 news = messages.news(line, where)
-                if news.id in ids:
+                if news.id in ids or news.cancelled:  # a refusal names none of them
                     self._news.put_nowait(news)
             if reader.done:
                 raise Unavailable(f"{where}: the stream of watches ended")

@@ -158,7 +158,7 @@ class BlockingWatches:
         *lines, flow.rest = (flow.rest + reader.take()).split(b"\n")
         for line in lines:
             news = messages.news(line, where)
-            if news.id in flow.ids:
+            if news.id in flow.ids or news.cancelled:  # a refusal names none of them
                 self._news.append(news)
         if reader.done:
             raise Unavailable(f"{where}: the stream of watches ended")
