@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from .._model import Finding
-from ..errors import BackendError, Unavailable
+from ..errors import AuthenticationFailed, BackendError, Unavailable
 from ..wires.links import Row
 from ..wires.mysql import Link, literal
 
@@ -39,8 +39,8 @@ async def examine(link: Link, ttl: float, database: str) -> list[Finding]:
     found += _limits(settings, status)
     found += _silence(session, ttl)
     found += _tokens(settings)
-    found += await _replica(link, found)
-    found += await _tables(link, database, settings, found)
+    found += await _replica(link)
+    found += await _tables(link, database, found)
     found += await _listed(link)
     return found
 
@@ -146,14 +146,16 @@ def _tokens(settings: Facts) -> Iterator[Finding]:
         yield Finding("note", f"log_bin ON, server_id {number}", text, _FAIL_OVER)
 
 
-async def _replica(link: Link, found: list[Finding]) -> list[Finding]:
+async def _replica(link: Link) -> list[Finding]:
+    refusal: BackendError | None = None
     for question in (b"SHOW REPLICA STATUS", b"SHOW SLAVE STATUS"):
         try:
             rows = await link.rows(question)
         except Unavailable:
             raise
         except BackendError as error:
-            refusal = error
+            if refusal is None or isinstance(error, AuthenticationFailed):
+                refusal = error  # and not that it knows only one of the two names
             continue
         if not rows:
             return []
@@ -164,9 +166,7 @@ async def _replica(link: Link, found: list[Finding]) -> list[Finding]:
     return [Finding("note", "SHOW REPLICA STATUS", text, advice)]
 
 
-async def _tables(
-    link: Link, database: str, settings: Facts, found: list[Finding]
-) -> list[Finding]:
+async def _tables(link: Link, database: str, found: list[Finding]) -> list[Finding]:
     if not database:
         text = "There are locks, and nothing else: rosters and records are kept in tables."
         return [Finding("warning", "no database", text, "Name one in the URL: mysql://host/name.")]
