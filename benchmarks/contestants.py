@@ -202,7 +202,9 @@ DRIVERS = (
     "memcached",
     "postgresql",
     "mysql",
+    "postgresql-row",
     "etcd",
+    "etcd-gateway",
     "consul",
     "zookeeper",
     "sqlite",
@@ -286,6 +288,23 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         # Its acquire raises TypeError on a lock that is taken, with the tenacity of today.
         Entry("etcd3", "peers:Etcd3", waits=False, environment=_SLOW_PROTOBUF),
         Entry("grpcio, asyncio", "raw:EtcdAsyncio", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "etcd-gateway": (
+        Entry("httpx2, Txn and DeleteRange", "raw_etcd_gateway:Httpx", "raw", waits=False),
+        Entry("http.client", "raw_etcd_gateway:HttpClient", "reference", waits=False),
+        _TENURE,
+        Entry("tooz", "peers:Tooz"),
+        Entry("etcd3gw", "peers:Etcd3gw", waits=False),
+        Entry("httpx2, asyncio", "raw_etcd_gateway:HttpxAsyncio", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
+    ),
+    "postgresql-row": (
+        Entry("psycopg, a row", "raw_postgresql_row:Psycopg", "raw", waits=False),
+        _TENURE,
+        Entry(
+            "psycopg, asyncio", "raw_postgresql_row:PsycopgAsyncio", "raw", "asyncio", waits=False
+        ),
         _TENURE_ASYNCIO,
     ),
     "consul": (

@@ -172,6 +172,12 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
     elif driver == "postgresql":
         with servers.PostgresServer() as postgres:
             yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"
+    elif driver == "postgresql-row":
+        with servers.PostgresServer(options={"lock": "row"}) as postgres:
+            yield postgres.url, f"PostgreSQL {postgres.psql('show server_version')}, fsync off"
+    elif driver == "etcd-gateway":
+        with servers.EtcdGatewayServer() as etcd:
+            yield etcd.url, f"etcd {_etcd_version()}, one member, its gateway"
     elif driver == "sql":
         from tenure.testing.backends import SqlPostgresqlBackend
 
