@@ -116,3 +116,12 @@ class BlockingFan(Fan):
                 member.wire.failed(link, error)
                 self.lost(member, error)
         return bool(member.late) or member.down
+
+    async def close(self) -> None:
+        with self._lock:
+            late = [(member, link) for member in self.members for link, _ in member.late]
+            for member in self.members:
+                member.late = []
+        for member, link in late:
+            member.wire.discard(link)  # nobody else would
+        await super().close()
