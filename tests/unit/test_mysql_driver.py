@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pymysql
 import pytest
 
 import tenure
+import tenure.aio
 from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
@@ -567,3 +569,33 @@ def test_a_target_does_not_show_its_password() -> None:
     """Nobody reads the password in a representation."""
     target = _mysql_connect.Target("h", 1, "", "u", SECRET, "d", None)
     assert SECRET not in repr(target)
+
+
+def test_a_cancelled_connect_leaves_no_connection(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is cancelled while the thread logs in leaves a connection that is closed there."""
+    begun, go = threading.Event(), threading.Event()
+    made: list[_mysql_connect.Greeted] = []
+
+    def slow(target: _mysql_connect.Target, seconds: float) -> _mysql_connect.Greeted:
+        begun.set()
+        assert go.wait(LIMIT)
+        made.append(_mysql_connect.greet(target, seconds))
+        return made[0]
+
+    monkeypatch.setattr("tenure.wires.mysql_loop.greet", slow)
+
+    async def main() -> None:
+        async def connect() -> None:
+            await tenure.aio.connect(server.url)
+
+        task = asyncio.ensure_future(connect())
+        assert await asyncio.to_thread(begun.wait, LIMIT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go.set()
+
+    asyncio.run(main())
+    assert [each.socket.fileno() for each in made] == [-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 
 from ..errors import TenureError
 from ._mysql_connect import Greeted, Target, greet
@@ -248,11 +249,11 @@ class LoopWire:
 
     async def connect(self, target: Target, seconds: float, ended: Ended) -> Link:
         # PyMySQL blocks, so it logs in on a thread. Who is cancelled leaves that behind.
-        greeting = asyncio.ensure_future(asyncio.to_thread(greet, target, seconds))
+        greeting = _Greeting(target, seconds)
         try:
-            greeted = await asyncio.shield(greeting)
+            greeted = await asyncio.to_thread(greeting.run)
         except asyncio.CancelledError:
-            greeting.add_done_callback(_hang_up)
+            greeting.give_up()
             raise
         link = LoopLink(greeted, self._patience, ended)
         self._links = [each for each in self._links if each.reason is None]
@@ -268,9 +269,30 @@ class LoopWire:
             link.abandon()
 
 
-def _hang_up(greeting: asyncio.Future[Greeted]) -> None:
-    if not greeting.cancelled() and greeting.exception() is None:
-        greeting.result().socket.close()
+class _Greeting:
+    """A login on a thread, which closes the connection itself if nobody waits for it any more."""
+
+    def __init__(self, target: Target, seconds: float) -> None:
+        self._target = target
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._greeted: Greeted | None = None
+
+    def run(self) -> Greeted:
+        greeted = greet(self._target, self._seconds)
+        with self._lock:
+            self._greeted = greeted
+            if self._given_up:
+                greeted.socket.close()
+        return greeted
+
+    def give_up(self) -> None:
+        """The connection is not wanted, whenever it comes."""
+        with self._lock:
+            self._given_up = True
+            if self._greeted is not None:
+                self._greeted.socket.close()
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
