@@ -42,7 +42,7 @@ def test_every_scheme_has_a_page(entry: registry.Entry) -> None:
     pages = [
         page
         for page in PAGES
-        if re.search(rf"`{re.escape(entry.scheme)}(://|\+)", section(page, "Entry point"))
+        if re.search(rf"`{re.escape(entry.scheme)}(://|\+|`)", section(page, "Entry point"))
     ]
     assert len(pages) == 1, f"pages with {entry.scheme}:// under Entry point: {pages}"
     text = section(pages[0], "Entry point")

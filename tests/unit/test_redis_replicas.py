@@ -16,6 +16,7 @@ from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
 from tenure.drivers.redis import RedisDriver
 from tenure.errors import InvalidURL, LeaseLost, OutcomeUnknown, Unavailable
+from tenure.testing.proxy import Proxy
 from tenure.testing.servers import RedisServer, SentinelCluster
 
 LIMIT = 60.0
@@ -241,3 +242,79 @@ def test_a_lock_survives_a_failover(flavour: str) -> None:
             assert cluster.replica.command("EXISTS", driver._session_key(session).decode()) == 1
 
         with_driver(flavour, cluster.url + "?wait_replicas=1", body)
+
+
+# -- what a fail-over loses ----------------------------------------------------------------
+
+
+@pytest.fixture
+def torn() -> Iterator[tuple[RedisServer, RedisServer, Proxy]]:
+    """A master, and a replica that reaches it by way of a proxy."""
+    with RedisServer() as master, Proxy(master.host, master.port) as proxy:
+        settings = {"repl-timeout": "3"}
+        replica = RedisServer(settings=settings)
+        with replica:
+            replica.command("REPLICAOF", proxy.host, proxy.port)
+            in_touch(master, replica)
+            yield master, replica, proxy
+
+
+def fail_over(replica: RedisServer, proxy: Proxy) -> None:
+    """Cut the master off from its replica, which takes its place."""
+    proxy.cut()
+    replica.command("REPLICAOF", "NO", "ONE")
+
+
+def test_a_master_that_is_cut_off_goes_on_granting(
+    torn: tuple[RedisServer, RedisServer, Proxy],
+) -> None:
+    """Without further settings the old master and the new one grant one lock to two clients."""
+    master, replica, proxy = torn
+    with tenure.connect(master.url) as old, tenure.connect(replica.url) as new:
+        fail_over(replica, proxy)
+        mine = old.lock("job").try_acquire()
+        theirs = new.lock("job").try_acquire()
+        assert mine is not None
+        assert theirs is not None
+        assert mine.held()
+        assert theirs.held()
+
+
+def test_min_replicas_bound_that(torn: tuple[RedisServer, RedisServer, Proxy]) -> None:
+    """With min-replicas-to-write the old master stops granting after the lag that is allowed."""
+    master, replica, proxy = torn
+    master.command("CONFIG", "SET", "min-replicas-max-lag", 2)
+    master.command("CONFIG", "SET", "min-replicas-to-write", 1)
+    until(lambda: b"min_slaves_good_slaves:1" in master.command("INFO", "replication"), "it")
+    with tenure.connect(master.url) as old:
+        lease = old.lock("before").acquire(timeout=LIMIT)
+        lease.check()
+        fail_over(replica, proxy)
+
+        def refused() -> bool:
+            try:
+                found = old.lock("job").try_acquire()
+            except Unavailable:
+                return True
+            if found is not None:
+                found.release()
+            return False
+
+        until(refused, "the old master to refuse")
+
+
+def test_waiting_for_replicas_ends_that(torn: tuple[RedisServer, RedisServer, Proxy]) -> None:
+    """With wait_replicas the old master grants nothing once it is cut off, and leases there end;
+    what it had granted before is held on the new one."""
+    master, replica, proxy = torn
+    with tenure.connect(master.url + "?wait_replicas=1", ttl=3.0) as old:
+        lease = old.lock("job").acquire(timeout=LIMIT)
+        fail_over(replica, proxy)
+        with tenure.connect(replica.url, ttl=3.0) as new:
+            early = new.lock("job").try_acquire()
+            assert early is None or not lease.held()
+            with pytest.raises(Unavailable):
+                old.lock("other").try_acquire()
+            later = early or new.lock("job").acquire(timeout=LIMIT)
+            assert not lease.held()
+            assert later.token > lease.token
