@@ -131,7 +131,7 @@ def test_a_file_that_is_kept_locked(url: str, flavour: str) -> None:
             with database(url) as other:
                 other.execute("BEGIN IMMEDIATE")
                 began = tenure.now()
-                with pytest.raises(tenure.Unavailable, match="locked|in use"):
+                with pytest.raises(tenure.Unavailable, match=r"locked|in use"):
                     await coordinator.lock("name").try_acquire()
                 assert tenure.now() - began < 2 * TTL + 3
                 other.execute("ROLLBACK")
@@ -145,7 +145,7 @@ def test_a_file_that_is_kept_locked(url: str, flavour: str) -> None:
         with database(url) as other:
             other.execute("BEGIN IMMEDIATE")
             began = tenure.now()
-            with pytest.raises(tenure.Unavailable, match="locked|in use") as told:
+            with pytest.raises(tenure.Unavailable, match=r"locked|in use") as told:
                 coordinator.lock("name").try_acquire()
             assert not isinstance(told.value, tenure.OutcomeUnknown)
             assert tenure.now() - began < 2 * TTL + 3
