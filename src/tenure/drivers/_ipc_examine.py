@@ -47,7 +47,7 @@ def _limits() -> Iterator[Finding]:
     found = sysv.listed()
     for used, need, most, number, what in (
         (len(found), 1, sets, "fourth", "sets"),
-        (sum(each.count for each in found), COUNT, in_all, "second", "semaphores"),
+        (sum(each.size for each in found), COUNT, in_all, "second", "semaphores"),
     ):
         if used + need > most * _NEARLY:
             subject = f"{used} of {most} {what} in use"

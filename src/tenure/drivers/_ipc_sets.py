@@ -210,7 +210,7 @@ def leftovers(user: int, bytes_max: int = -1) -> Sequence[int]:
     """The sets of Tenure's that belong to a user and that nobody uses."""
     found = []
     for each in sysv.listed(bytes_max):
-        if each.count == COUNT and each.user == user:
+        if each.size == COUNT and each.user == user:
             try:
                 if sysv.ask(each.id, _MAGIC, sysv.GET_VALUE) == _MARK and not sysv.ask(
                     each.id, _PINS, sysv.GET_VALUE
@@ -225,7 +225,7 @@ def stamped(folder: str) -> Iterator[tuple[int, Verbs]]:
     """The sets, and the places in them, of a folder's names; for tests that find leftovers."""
     mark = _mark(folder)
     for each in sysv.listed():
-        if each.count == COUNT and each.user == os.geteuid():
+        if each.size == COUNT and each.user == os.geteuid():
             for verbs in _VERBS:
                 with contextlib.suppress(SetGone):
                     if sysv.ask(each.id, verbs.stamps[0], sysv.GET_VALUE) == mark:

@@ -82,7 +82,7 @@ class Batch:
 
     def __init__(self, *operations: tuple[int, int, int]) -> None:
         self.count = len(operations)
-        self.array = (Operation * self.count)(*operations)
+        self.array = (Operation * self.count)(*(Operation(*each) for each in operations))
 
 
 @functools.cache
@@ -187,7 +187,7 @@ class Listed(NamedTuple):
 
     key: int
     id: int
-    count: int
+    size: int
     user: int
 
 
@@ -202,8 +202,8 @@ def listed(bytes_max: int = -1) -> Sequence[Listed]:
     for line in lines[1:]:
         words = line.split()
         if len(words) == 10:  # the last one may be cut
-            key, id, _, count, user = map(int, words[:5])
-            found.append(Listed(key, id, count, user))
+            key, id, _, size, user = map(int, words[:5])
+            found.append(Listed(key, id, size, user))
     return found
 
 
