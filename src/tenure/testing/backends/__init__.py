@@ -27,6 +27,7 @@ BACKENDS: tuple[type[Backend], ...] = (
     RedisBackend,
     RedlockBackend,
     PostgresqlBackend,
+    PostgresqlRowBackend,
     MysqlBackend,
     EtcdBackend,
     EtcdGatewayBackend,
