@@ -17,6 +17,7 @@ from kazoo.exceptions import KazooException
 
 import tenure
 import tenure.aio
+from tenure._model import Interest
 from tenure._runtime.thread import drive
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import ZookeeperEnsemble, ZookeeperServer
@@ -369,6 +370,28 @@ def test_an_expired_session_is_not_brought_back(server: ZookeeperServer) -> None
         assert not link.connected()
         assert not lease.held()
         again.release()
+
+
+def test_watches_outlive_every_session(server: ZookeeperServer) -> None:
+    """What is watched is watched on when the session ends that has the watches, however it ends."""
+    with connect(server.url) as a, connect(server.url, namespace=driver_of(a).namespace) as b:
+        session, driver = session_of(b), driver_of(b)
+        rung: list[float] = []
+        interest = Interest("", "g", "me", None, watch=True)
+        drive(driver.listen(interest, lambda: rung.append(time.monotonic())))
+        owner = drive(session_of(a).life()).id
+        for number in range(6):
+            if number % 2:
+                drive(driver.end(drive(session.life()).id))  # begun on that very connection
+                session.lose(session._life, "an experiment")
+            else:
+                drive(driver._any()).discard()
+            heard = len(rung)
+            until(lambda: len(rung) > heard, "the watches to be set elsewhere")  # noqa: B023
+            heard = len(rung)
+            drive(driver_of(a).claim(owner, "g", f"{owner}.{number}", "x", None))
+            until(lambda: len(rung) > heard, "a wake-up")  # noqa: B023
+        driver.unlisten(interest)
 
 
 # -- users -------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ class KazooLink:
     def __init__(self, settings: Settings, context: ssl.SSLContext | None) -> None:
         self._settings = settings
         handler = self._handler = Handler(settings, context)
-        retry = KazooRetry(max_tries=-1, delay=0.03, max_delay=0.5, sleep_func=handler.sleep_func)
+        # After a restart of the server there must be time left to renew.
+        pause = min(0.5, settings.ttl / 12)
+        retry = KazooRetry(max_tries=-1, delay=0.03, max_delay=pause, sleep_func=handler.sleep_func)
         auth, sasl = [], None
         self._acl = OPEN_ACL_UNSAFE
         if settings.credentials is not None:
@@ -162,7 +164,6 @@ class KazooLink:
         self._opened.set_exception(Unavailable(f"zookeeper: {reason}"))
         if self._lost is not None:
             self._lost(f"zookeeper: {reason}")
-        self._tell()
 
     def adopt(self, until: float, lost: Callable[[str], None]) -> None:
         self._handler.until = until
@@ -197,6 +198,7 @@ class KazooLink:
         if known is None:
             # kazoo waits for its thread, which may be the present one.
             self._handler.spawn(self._shut, done)
+            self._tell()  # whoever watches anything here must go elsewhere
         return done
 
     def _shut(self, done: Reply) -> None:

@@ -134,15 +134,16 @@ class ZakeLink:
         self._reason = self._reason or reason
         if self._timer is not None:
             self._timer.cancel()
-        return self._do(self._client.close)
+        done = self._do(self._client.close)
+        for call in self._listeners:
+            call()
+        return done
 
     def end(self, reason: str) -> None:
         if self._reason is None:
             self._stop(reason)
             if self._lost is not None:
                 self._lost(f"zake: {reason}")
-            for call in self._listeners:
-                call()
 
     def abandon(self) -> None:
         self._reason = "the process was forked"

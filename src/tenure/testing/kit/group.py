@@ -49,7 +49,8 @@ async def restarted(env: Env, group: Any, member: Any) -> Any:
     assert env.backend.server is not None
     env.backend.server.restart(graceful=False)
     if env.traits.durable_claims:  # unless the restart took too long
-        settled = lambda: member.state is not tenure.State.IN_DOUBT  # noqa: E731
+        deadline = member.deadline  # until it moves, nobody has asked the server since
+        settled = lambda: member.deadline > deadline or not member.held()  # noqa: E731
     else:
         settled = lambda: not member.held()  # noqa: E731
     await env.until(settled, 2 * env.ttl + 2, "a renewal, or the loss")
