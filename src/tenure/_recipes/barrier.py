@@ -134,6 +134,7 @@ class _Party:
         self._life = life
         self._id = life.next_id()
         self._token: int | None = None
+        self._unsure = False  # whether a request to enter the claim may yet arrive
         self._watch: RosterWatch | None = None
 
     async def wait(self, until: float | None) -> int | None:
@@ -177,9 +178,14 @@ class _Party:
     async def _stand(self, until: float | None) -> int | None:
         session, life, roster = self._session, self._life, self._ledger.name
         driver = session.driver
-        roll = await session.retry(
-            life, lambda: driver.claim(life.id, roster, self._id, "", None), until, session.ttl
-        )
+        self._unsure = True
+        try:
+            roll = await driver.claim(life.id, roster, self._id, "", None)
+            self._unsure = False
+        except ConnectionError:
+            roll = await session.retry(
+                life, lambda: driver.claim(life.id, roster, self._id, "", None), until, session.ttl
+            )
         if roll.mine is None:
             raise _Gone
         token = self._token = roll.mine.token
@@ -259,6 +265,8 @@ class _Party:
             await insist(
                 session, lambda: driver.withdraw(life.id, roster, self._id), until, session.ttl
             )
+            if self._unsure:
+                session.owe(life, roster, self._id)  # it may be entered after this
         except SessionLost as error:
             session.lose(life, str(error))
         except BaseException as error:

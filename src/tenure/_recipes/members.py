@@ -313,6 +313,8 @@ class BaseMember(PostedLease):
                 await session.driver.mutex.unseize(grant)
             else:
                 session.owe(life, self._roster, self._id)
+        except SessionLost as gone:
+            session.lose(life, str(gone))
         finally:
             self.end(reason)
 

@@ -11,6 +11,7 @@ from .._recipes.group import GroupRecipe
 from .._recipes.lock import LockRecipe
 from .._recipes.semaphore import SemaphoreRecipe
 from ..errors import (
+    AlreadyJoined,
     BackendError,
     CandidateNotFound,
     ClosedError,
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 LIMIT = 2
 """The limit of a semaphore, to begin with."""
 
-REFUSALS = (CandidateNotFound, GroupNotEmpty, GroupNotFound, LimitMismatch, MemberExists)
+REFUSALS = (
+    AlreadyJoined,
+    CandidateNotFound,
+    GroupNotEmpty,
+    GroupNotFound,
+    LimitMismatch,
+    MemberExists,
+)
 """What is no fault of anybody's."""
 
 Call = Callable[[], Coroutine[Any, Any, Any]]
@@ -64,6 +72,9 @@ class Clients:
         world, runtime, plan = self.world, process.node.runtime, self.plan
         name = world.rng.choice(list(self.kinds))
         kind = self.kinds[name]
+        if name in self.schedule.trials:
+            await self.schedule.trials[name].visit(process)
+            return
         if kind == "semaphore" and plan.resizes and world.chance(0.1):
             await self.semaphore(process, name).resize(world.rng.choice((1, 2, 3)))
             return
@@ -124,9 +135,9 @@ class Clients:
         else:
             roster, lock = name, LockRecipe(session, name, shared, SimLease)
             call = (lambda: lock.acquire(until)) if wait else lock.try_acquire
-        return await self._judged(process, roster, kind, wait, until, shared, call)
+        return await self.judged(process, roster, kind, wait, until, shared, call)
 
-    async def _judged(
+    async def judged(
         self,
         process: Process,
         roster: str,
@@ -136,6 +147,7 @@ class Clients:
         shared: bool,
         call: Call,
     ) -> Reported | None:
+        """One acquire, from the call to what comes of it."""
         world, judge = self.world, self.judge
         task = world.current
         assert task is not None

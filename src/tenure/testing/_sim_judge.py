@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .. import _names
 from .._model import Claim
 from .._session import Session
 from ._sim_lease import Acquire, Kind, Reported, SimMember
 from ._sim_world import Node, World
+
+if TYPE_CHECKING:
+    from ._sim_trials import Trial
 
 SHORTLY = 2e-5
 """A moment after which whatever was due at an instant has happened."""
@@ -56,6 +60,8 @@ class Judge:
         self._by_claim: dict[str, Reported] = {}
         self._asking: dict[tuple[Node, str], dict[int, Acquire]] = {}
         self._orders = 0
+        self.trials: tuple[Trial, ...] = ()
+        """Who is told what is entered and recorded, too."""
 
     # -- what the store says -----------------------------------------------------
 
@@ -69,6 +75,8 @@ class Judge:
         if session in self.ended_sessions:
             pass  # a request that the network held; whoever finds it buries it
         standing[id] = session
+        for trial in self.trials:
+            trial.entered(claim)
         self._where[id] = roster
         if claim.shared:
             self._readers.add(id)
@@ -81,6 +89,8 @@ class Judge:
     def recorded(self, name: str, text: str | None) -> None:
         """A record was written, or deleted."""
         self.world.note("recorded", name, text)
+        for trial in self.trials:
+            trial.recorded(name, text)
         kind, called = _names.read(name)
         if kind == "semaphore" and text is not None:
             limits = self.limits.setdefault(name, [(-math.inf, 0)])
@@ -150,6 +160,9 @@ class Judge:
         world.note("granted", lease.node, roster, f"token={lease.token}", lease.claim_id)
         current = world.current
         acquire = current.acquire if current is not None else None
+        if lease.background and acquire is None:
+            acquire = self.asks(lease.node, roster, "lock", False, None, False)
+            acquire.over = True
         if not isinstance(acquire, Acquire):
             world.fail(f"{lease!r} was granted to nobody")
             return
@@ -223,12 +236,23 @@ class Judge:
         if not lease.asked() and not (acquire.posted and (lease.losses or closed)):
             self.world.fail(f"{lease!r} is not held at the moment when it is granted")
 
+    def returned_all(self, acquire: Acquire, leases: Sequence[Reported]) -> None:
+        """The client has many leases, at one moment."""
+        self._over(acquire)
+        for lease in acquire.leases:
+            if lease not in leases and not lease.over:
+                self.world.fail(f"an acquire returned {leases}, and kept {lease!r}")
+        for lease in leases:
+            if lease not in acquire.leases or not lease.asked():
+                self.world.fail(f"{lease!r} is not held at the moment when all are granted")
+
     def refused(self, acquire: Acquire) -> None:
         """The client has no lease: time-out, cancellation or error."""
         self._over(acquire)
         self.refused_count += 1
         world = self.world
-        if any(not (acquire.posted and each.over) for each in acquire.leases):
+        many = acquire.posted or acquire.kind == "multilock"
+        if any(not (many and each.over) for each in acquire.leases):
             world.fail(f"an acquire failed, and made {acquire.leases}")
         if not acquire.unsure and self._leaked(acquire):
             world.fail(f"an acquire that failed left a claim: {self._leaked(acquire)}")

@@ -11,7 +11,10 @@ from .._recipes.semaphore import PermitLease
 from .._session import Session
 from ._sim_world import Node
 
-Kind: TypeAlias = Literal["lock", "rwlock", "semaphore", "election", "group"]
+Kind: TypeAlias = Literal[
+    "lock", "rwlock", "semaphore", "election", "group",
+    "claims", "estate", "multilock", "barrier", "latch",
+]  # fmt: skip
 POSTED: tuple[Kind, ...] = ("election", "group")
 """Whose leases are shown in a roster: between the lock and the post much can happen."""
 
@@ -58,6 +61,9 @@ class Acquire:
 class Reported(BaseLease):
     """A lease that reports to the judge when it is granted."""
 
+    background = False
+    """Whether it is taken by a job, and by no client's acquire."""
+
     def __init__(self, session: Session, *args: Any) -> None:
         super().__init__(session, *args)
         runtime: Any = session.runtime
@@ -67,6 +73,8 @@ class Reported(BaseLease):
         self.released = False
         self.leaving = False
         """Whether its release has begun."""
+        self.going = False
+        """Whether that, or a close of its session."""
         self.was_over = False
         self.order = 0
         self.acquire: Acquire | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from ._sim_drivers import (
@@ -15,6 +16,11 @@ from ._sim_world import World
 
 DRIFT_MOST = 0.005
 """How much faster or slower than true time a clock may run."""
+
+TRIALS = 0.3
+"""The part of the schedules in which names are of the kinds that come next."""
+
+TRIAL_KINDS: tuple[Kind, ...] = ("claims", "estate", "multilock", "latch")
 
 DRIVERS = {
     "document": SimDocumentDriver,
@@ -77,8 +83,12 @@ def draw_plan(world: World, kind: Kind | None = None) -> Plan:
         think=ttl * pick((0.05, 0.3)),
         delay=ttl * pick((0.0001, 0.001, 0.01)),
     )
+    others = random.Random(f"trials of {world.seed}")
     if kind is not None:
         plan.kinds = (kind,) * len(plan.kinds)
+    elif others.random() < TRIALS:
+        # Drawn apart, so that what else is drawn stays as it is.
+        plan.kinds = (others.choice(("lock", *TRIAL_KINDS)), others.choice(TRIAL_KINDS))
     plan.resizes = chance(0.3)
     plan.deletes = chance(0.3)
     if chance(0.1):

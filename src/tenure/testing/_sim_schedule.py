@@ -13,9 +13,19 @@ from ._sim_lease import Kind, Reported
 from ._sim_net import Network, Weather
 from ._sim_plan import DRIVERS, draw_plan
 from ._sim_runtime import boot
+from ._sim_shares import ClaimsTrial, EstateTrial
 from ._sim_stores import DocumentStore, RosterStore
+from ._sim_trials import BarrierTrial, LatchTrial, MultiTrial, Trial
 from ._sim_views import GroupView, LeaderView, View
 from ._sim_world import Node, Task, Violation, World
+
+TRIALS: dict[Kind, type[Trial]] = {
+    "barrier": BarrierTrial,
+    "claims": ClaimsTrial,
+    "estate": EstateTrial,
+    "latch": LatchTrial,
+    "multilock": MultiTrial,
+}
 
 
 class Process:
@@ -59,6 +69,12 @@ class Schedule:
             self.store = RosterStore(world, network, self.judge, self._rate(), tells)
         network.restarted = self.store.mailboxes.forget
         self.clients = Clients(self)
+        self.trials = {
+            name: TRIALS[kind](self, name)
+            for name, kind in self.clients.kinds.items()
+            if kind in TRIALS
+        }
+        self.judge.trials = tuple(self.trials.values())
         self.processes: list[Process] = []
         self.crashed = 0
         self.faults = Faults(self)
@@ -73,6 +89,8 @@ class Schedule:
         world.run(plan.chaos)
         self._calm()
         self._finish_clients()
+        for trial in self.trials.values():
+            trial.finale()
         self._probe()
         self._settle()
         self._bury()
@@ -95,6 +113,8 @@ class Schedule:
                 world.time + self.plan.ttl * world.between(1, 2), None, self.faults.mend, process
             )
         self._watch(process)
+        for trial in self.trials.values():
+            trial.booted(process)
         if world.time < self.plan.chaos:
             for number in range(self.plan.clients):
                 name = f"{process.node}/client{number}"
@@ -117,9 +137,7 @@ class Schedule:
             self.faults.mend(process)
             self.faults.resume(process)
 
-    def _until(
-        self, seconds: float, what: str, condition: Callable[[], bool] | None = None
-    ) -> None:
+    def until(self, seconds: float, what: str, condition: Callable[[], bool] | None = None) -> None:
         """Let the world go on until the condition holds, at most for that long."""
         end = self.world.time + seconds
         while not (condition or self._quiet)():
@@ -137,21 +155,21 @@ class Schedule:
         # Who was chosen in an election has a TTL to come, and the others wait for it.
         each = plan.hold + plan.ttl * (3 if "election" in plan.kinds else 1)
         seconds = waiting * each + (self.crashed + 4) * 1.5 * plan.ttl
-        self._until(seconds, "every acquire came to its end")
+        self.until(seconds, "every acquire came to its end")
 
-    def _alive(self) -> list[Process]:
+    def alive(self) -> list[Process]:
         return [each for each in self.processes if not each.node.dead and not each.closed]
 
     def _probe(self) -> None:
         """Whatever the dead left behind, it is out of the way when somebody comes."""
         if not any(self.judge.standing.values()):
             return
-        prober = (self._alive() or [self.boot(0.0, 1.0)])[0]
+        prober = (self.alive() or [self.boot(0.0, 1.0)])[0]
         prober.clients.append(prober.node.start(self._probing(prober), f"{prober.node}/probe"))
-        self._until((self.crashed + 3) * 1.5 * self.plan.ttl, "a last acquire of every name")
+        self.until((self.crashed + 3) * 1.5 * self.plan.ttl, "a last acquire of every name")
 
     async def _probing(self, process: Process) -> None:
-        for name in self.clients.kinds:
+        for name in sorted(self.clients.kinds.keys() - self.trials):
             lease = await self.clients.acquire(process, name, True, None)
             assert lease is not None
             await self.clients.release(lease)
@@ -159,7 +177,7 @@ class Schedule:
     def _settle(self) -> None:
         """When the network holds no request any more and debts are paid, nothing is left."""
         world = self.world
-        alive = self._alive()
+        alive = self.alive()
         end = world.time + 2.5 * self.plan.ttl
         while world.time < end and (
             self.network.flying or any(self._owes(each.session) for each in alive)
@@ -175,9 +193,9 @@ class Schedule:
     def _bury(self) -> None:
         """One dies in the middle, behind one that holds: whoever comes behind both is let in."""
         for name, kind in self.clients.kinds.items():
-            if kind == "rwlock" and self._alive():
+            if kind == "rwlock" and self.alive():
                 self._bury_between(name, name, 2, True)
-            if kind == "semaphore" and self._alive():
+            if kind == "semaphore" and self.alive():
                 roster = _names.of("semaphore", name)
                 places = self.judge.limits.get(roster, [(0.0, 0)])[-1][1]
                 if places > 1:
@@ -185,7 +203,7 @@ class Schedule:
 
     def _bury_between(self, name: str, roster: str, places: int, reader: bool) -> None:
         ttl, standing = self.plan.ttl, self.judge.standing
-        holder, victim, prober = self._alive()[0], self.boot(0.0, 1.0), self.boot(0.0, 1.0)
+        holder, victim, prober = self.alive()[0], self.boot(0.0, 1.0), self.boot(0.0, 1.0)
         leases: list[tuple[Process, Reported]] = []
 
         async def hold(process: Process, shared: bool) -> None:
@@ -197,22 +215,22 @@ class Schedule:
             process.clients.append(process.node.start(hold(process, shared), "hold"))
 
         start(holder, reader)
-        self._until(2 * ttl, "an idle name is had", lambda: len(leases) == 1)
+        self.until(2 * ttl, "an idle name is had", lambda: len(leases) == 1)
         start(victim, False)
-        self._until(2 * ttl, "a second claim", lambda: len(standing[roster]) > 1)
+        self.until(2 * ttl, "a second claim", lambda: len(standing[roster]) > 1)
         victim.node.crash()
         self.crashed += 1
         for _ in range(places - 1):
             start(prober, reader)
-        self._until(3 * ttl, "the dead make way", lambda: leases[-1][0] is prober and self._quiet())
+        self.until(3 * ttl, "the dead make way", lambda: leases[-1][0] is prober and self._quiet())
         for process, lease in leases:
             if process is not victim:
                 process.clients.append(process.node.start(self.clients.release(lease), "leave"))
-        self._until(2 * ttl, "all is released")
+        self.until(2 * ttl, "all is released")
 
     def _converge(self) -> None:
         """What watchers know becomes the truth: of who is there, and then of nobody."""
-        alive = self._alive()
+        alive = self.alive()
         if not any(process.views for process in alive):
             return
         ttl, world = self.plan.ttl, self.world
@@ -232,18 +250,18 @@ class Schedule:
             task = process.node.start(reside(process, name), f"{process.node}/resident")
             process.clients.append(task)
         # A name that is both of theirs is had by one, and the other waits for it.
-        self._until(3 * ttl, "somebody is there", lambda: began[0] > 0)
+        self.until(3 * ttl, "somebody is there", lambda: began[0] > 0)
         world.run(world.time + ttl)
-        self._until(2.5 * ttl, f"watchers know who is there: {residents}", self._true)
+        self.until(2.5 * ttl, f"watchers know who is there: {residents}", self._true)
         over[0] = True
-        self._until(3 * ttl, "the residents leave")
-        self._until(2.5 * ttl, "watchers know that nobody is there", self._true)
+        self.until(3 * ttl, "the residents leave")
+        self.until(2.5 * ttl, "watchers know that nobody is there", self._true)
 
     def _shown(self) -> list[str]:
         return [name for name, kind in self.clients.kinds.items() if kind in ("group", "election")]
 
     def _true(self) -> bool:
-        return all(view.true() for process in self._alive() for view in process.views)
+        return all(view.true() for process in self.alive() for view in process.views)
 
     def _owes(self, session: Session) -> bool:
         return any(debt[0].reason is None for debt in session._debts)
@@ -265,7 +283,7 @@ class Schedule:
                 process.closed = True
                 task = process.node.start(self.closing(process), f"{process.node}/close")
                 process.clients.append(task)
-        self._until(2 * self.plan.ttl, "every session was closed")
+        self.until(2 * self.plan.ttl, "every session was closed")
         self.world.run(self.world.time + self.plan.ttl)
         running = [task.name for task in self.world.tasks if not task.node.dead]
         if running:

@@ -41,7 +41,8 @@ class World:
     """The scheduler, and the only source of time and chance."""
 
     def __init__(self, seed: object, *, traced: bool = False) -> None:
-        self.rng = random.Random(str(seed))
+        self.seed = str(seed)
+        self.rng = random.Random(self.seed)
         self.random = self.rng.random
         self.time = 0.0
         self.steps = 0

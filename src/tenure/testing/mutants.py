@@ -13,18 +13,10 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._sim_lease import Kind
-
-
-class Edit(NamedTuple):
-    """Replace `old` by `new` in one function, given as `module:Class.function`."""
-
-    where: str
-    old: str
-    new: str
-
+from ._sim_mutants import TRIALS_KINDS, TRIALS_MUTANTS, Edit
 
 _SESSION = "tenure._session:Session."
 _LEASE = "tenure._lease:BaseLease."
@@ -355,6 +347,7 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
             "until",
         ),
     ),
+    **TRIALS_MUTANTS,
     # -- the server ------------------------------------------------------------------
     "roster-last-come-first-served": (
         Edit(_STORE + "place", "claims.append(claim)", "claims.insert(1, claim)"),
@@ -388,6 +381,7 @@ KINDS: dict[str, Kind] = {
     "late-post-forgotten": "election",
     "earlier-leader-told-again": "election",
     "group-deleted-under-a-member": "group",
+    **TRIALS_KINDS,
 }
 """Of mutants that are found too rarely among all schedules: what the clients are to ask for."""
 
