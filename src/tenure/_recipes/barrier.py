@@ -5,6 +5,8 @@ token, the claims have been let through. Whoever sees enough claims beyond that 
 by compare and set. Claims and record cannot be read in one step, so a party that gives up
 first removes its claim, and then writes the record anew, unchanged: that undoes every attempt
 to let it through that began before. If it comes too late for that, it was let through.
+A claim whose request may arrive after its party has gone is named in the record, and is
+not counted.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from .. import _names
 from .._model import Claim
 from .._session import Life, Session
 from ..errors import LimitMismatch, OutcomeUnknown, SessionLost, Unavailable
-from .ledger import TRIES_MAX, Entry, Ledger
+from .ledger import MARKS_MAX, TRIES_MAX, Entry, Ledger
 from .records import insist
 from .watch import RosterWatch
 
@@ -49,9 +51,11 @@ def opened(entry: Entry, claims: Iterable[Claim], parties: int) -> Entry | None:
     Who was let through and has not left yet will still ask, and is remembered till then; so
     are the last, since one of them may have lost its claim.
     """
+    claims = tuple(claims)
     present = [claim.token for claim in claims]
     upto = entry["upto"]
-    pending = [token for token in present if token > upto]
+    gone = entry.get("gone", ())
+    pending = [claim.token for claim in claims if claim.token > upto and claim.id not in gone]
     if len(pending) < parties:
         return None
     trips = [trip for trip in entry["trips"][:-1] if not set(present).isdisjoint(trip[1:])]
@@ -60,7 +64,7 @@ def opened(entry: Entry, claims: Iterable[Claim], parties: int) -> Entry | None:
         trips.append([upto, *pending[:parties]])
         upto = pending[parties - 1]
         pending = pending[parties:]
-    return {"parties": parties, "upto": upto, "trips": trips}
+    return {**entry, "upto": upto, "trips": trips}
 
 
 class BarrierRecipe:
@@ -83,7 +87,8 @@ class BarrierRecipe:
         census = await insist(
             session, lambda: session.driver.census(self._ledger.name), None, session.ttl
         )
-        return sum(claim.token > entry["upto"] for claim in census)
+        gone = entry.get("gone", ())
+        return sum(claim.token > entry["upto"] and claim.id not in gone for claim in census)
 
     async def wait(self, until: float | None) -> int | None:
         """Wait for the others; the place among them, or None if the time came first."""
@@ -91,16 +96,35 @@ class BarrierRecipe:
         session.check_open()
         if not self._agreed:
             await self._agree(until)
+        unknown = False
         while True:
-            life = session.alive
-            if life is None:
-                life = await insist(session, session.life, until, session.ttl)
             try:
-                return await _Party(self, session, self._ledger, life).wait(until)
+                life = session.alive
+                if life is None:
+                    life = await insist(session, session.life, until, session.ttl)
+                party = _Party(self, session, self._ledger, life)
+                try:
+                    place = await party.wait(until)
+                finally:
+                    unknown = unknown or party.unknown
             except _Gone:
                 # For the others, too: so it comes anew, behind those who are there.
                 session.check_open()
+            except Unavailable as error:
+                if not unknown:
+                    raise
+                raise OutcomeUnknown(f"{self._untold()}; and then: {error}") from error
+            else:
+                if place is None and unknown:
+                    raise OutcomeUnknown(self._untold())
+                return place
             await session.runtime.sleep(session.now() + session.ttl / 30)
+
+    def _untold(self) -> str:
+        return (
+            f"whether it was let through the barrier {self.name!r} is not known: the session was"
+            " lost before it was told that it had come"
+        )
 
     async def _agree(self, until: float | None) -> Entry:
         entry = await self._ledger.read(until)
@@ -135,6 +159,8 @@ class _Party:
         self._id = life.next_id()
         self._token: int | None = None
         self._unsure = False  # whether a request to enter the claim may yet arrive
+        self.unknown = False
+        """Whether it may have come, and been let through, and nobody can tell any more."""
         self._watch: RosterWatch | None = None
 
     async def wait(self, until: float | None) -> int | None:
@@ -156,7 +182,7 @@ class _Party:
                     await finish(self._give_up())
                 raise
             if place is not None:
-                await finish(self._leave(patient=False))
+                await finish(self._pass())
                 return place
             place = await finish(self._give_up())
             if place is None and lost is not None:
@@ -240,6 +266,8 @@ class _Party:
 
     async def _give_up(self) -> int | None:
         """Be gone, or find that it was let through: then, its place."""
+        if self._unsure:
+            await self._disown()
         await self._leave(patient=True)
         token = self._token
         if token is None:
@@ -255,6 +283,42 @@ class _Party:
                 return self._judged(place)
             if await self._ledger.write(entry, version):
                 return None
+        raise Unavailable(f"the barrier {self._barrier.name!r} is too contended")
+
+    async def _pass(self) -> None:
+        """It was let through: be gone, and do not come again by a request that is late."""
+        await self._leave(patient=False)
+        if self._unsure:
+            with contextlib.suppress(Unavailable):  # it is owed, and so goes soon if it comes
+                await self._disown()
+
+    async def _disown(self) -> None:
+        """Write that the claim does not count from now on; if it is there, learn its token."""
+        session, life, ledger, id = self._session, self._life, self._ledger, self._id
+        driver = session.driver
+        for _ in range(TRIES_MAX):
+            entry, version = await ledger.look()
+            if entry is None:
+                return
+            if self._token is None:
+                # After the record, so that one that was counted by then is seen here.
+                try:
+                    roll = await insist(
+                        session, lambda: driver.read(life.id, ledger.name, id), None, session.ttl
+                    )
+                except SessionLost as error:
+                    session.lose(life, str(error))
+                    roll = None
+                if roll is not None and roll.mine is not None:
+                    self._token = roll.mine.token
+                elif life.reason is not None:
+                    self.unknown = True
+                    return
+            gone = entry.get("gone", [])
+            if id in gone:
+                return
+            if await ledger.write({**entry, "gone": [*gone, id][-MARKS_MAX:]}, version):
+                return
         raise Unavailable(f"the barrier {self._barrier.name!r} is too contended")
 
     async def _leave(self, patient: bool) -> None:

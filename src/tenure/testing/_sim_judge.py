@@ -149,7 +149,9 @@ class Judge:
         if wait:
             self._asking.setdefault((node, roster), {})[acquire.order] = acquire
         if until is not None:
-            late = node.when(until + (8 if acquire.posted else 4) * self.ttl)
+            # A barrier that is given up asks thrice, for a TTL each, and many do so at once.
+            ttls = 12 if kind == "barrier" else 8 if acquire.posted else 4
+            late = node.when(until + ttls * self.ttl)
             self.world.push(late, node, self._check_timeout, (acquire, node.pauses))
         return acquire
 

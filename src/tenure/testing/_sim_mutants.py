@@ -105,6 +105,9 @@ TRIALS_MUTANTS: dict[str, tuple[Edit, ...]] = {
     "late-comer-to-a-barrier-forgotten": (
         Edit(_PARTY + "_leave", "if self._unsure:", "if False:"),
     ),
+    "late-comer-to-a-barrier-counted": (
+        Edit("tenure._recipes.barrier:opened", "and claim.id not in gone", ""),
+    ),
     # -- latches -------------------------------------------------------------------
     "counted-twice-when-the-reply-is-lost": (
         Edit("tenure._recipes.latch:LatchRecipe.count_down", "marked=True", "marked=False"),
@@ -140,6 +143,7 @@ TRIALS_KINDS: dict[str, Kind] = {
     "barrier-passed-by-one-too-few": "barrier",
     "given-up-without-a-word-in-the-record": "barrier",
     "late-comer-to-a-barrier-forgotten": "barrier",
+    "late-comer-to-a-barrier-counted": "barrier",
     "counted-twice-when-the-reply-is-lost": "latch",
     "counted-although-somebody-was-faster": "latch",
     "opening-of-a-latch-not-seen": "latch",
