@@ -171,6 +171,17 @@ def test_a_census_reads_what_changed(
         assert asked == [30, 0, 1, 30]
 
 
+def test_a_thousand_requests_are_asked_for_at_once(server: ZookeeperServer) -> None:
+    """However many requests are made before kazoo's thread runs, each is answered."""
+    with connect(server.url, ttl=60) as a:
+        drive(session_of(a).life())
+        link, wire = link_of(a), driver_of(a)._wire
+        for _ in range(5):
+            replies = [link.exists("/") for _ in range(1_000)]
+            drive(wire.wait(link, *replies))
+            assert all(reply.successful() for reply in replies)
+
+
 # -- folders and tokens ------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from ._zookeeper_records import Records, checked
 from ._zookeeper_sessions import RACES, ZookeeperSessions
 from .base import Wake
 
-_AT_ONCE = 500
+_AT_ONCE = 200
 """How many bodies are asked for before one of the answers is waited for."""
 
 
@@ -147,7 +147,7 @@ class ZookeeperRosters(ZookeeperSessions):
             part = nodes[start : start + _AT_ONCE]
             replies = [link.get(f"{folder}/{node}") for node in part]
             with contextlib.suppress(NoNode):
-                await wire.wait(link, *replies)
+                await self._ask(link, *replies)
             bodies.update(Bodies.read(part, replies, lambda reply: wire.value(link, reply)))
         return bodies
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import select
 import socket
 import ssl
@@ -48,6 +49,34 @@ class Log:
     warn = error = exception = warning
 
 
+class Bell:
+    """What kazoo wakes its thread with: a byte is sent for each request, and received again.
+
+    A pair of sockets takes some 280 of them, and then blocks whoever makes a request, which may
+    be a loop. A counter of the system's takes any number.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+
+    def fileno(self) -> int:
+        return self._file
+
+    def send(self, _: bytes) -> int:
+        os.eventfd_write(self._file, 1)
+        return 1
+
+    def recv(self, _: int) -> bytes:
+        os.eventfd_read(self._file)
+        return b"\0"
+
+    def close(self) -> None:
+        """Both ends are the same, and kazoo closes both."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+
 class Handler:
     """`kazoo.interfaces.IHandler`, for one client."""
 
@@ -65,7 +94,7 @@ class Handler:
         self._lock = threading.Lock()
         self.sleep_func = self.nap
         self.socket: socket.socket | None = None
-        self.pair: tuple[socket.socket, socket.socket] | None = None
+        self.bell: Bell | None = None
         self.problem = ""
         self.refuses = False
         self.begins = False
@@ -110,10 +139,9 @@ class Handler:
         thread.start()
         return thread
 
-    def create_socket_pair(self) -> tuple[socket.socket, socket.socket]:
-        self.pair = socket.socketpair()
-        self.pair[1].setblocking(False)  # whoever makes a request writes to it, also a loop
-        return self.pair
+    def create_socket_pair(self) -> tuple[Bell, Bell]:
+        self.bell = Bell()
+        return self.bell, self.bell
 
     def create_connection(
         self, address: tuple[str, int], hostname: str = "", timeout: float = 10.0, **_: object
@@ -220,7 +248,7 @@ class Handler:
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors. Nothing is sent."""
-        for each in (self.socket, *(self.pair or ())):
+        for each in (self.socket, self.bell):
             if each is not None:
                 with contextlib.suppress(OSError):
                     each.close()
