@@ -12,7 +12,7 @@ from ...errors import Unavailable
 from ..servers import MemcachedServer
 from ._base import ServerBackend
 
-TTL_MOST = 4
+TTL_MOST = 5
 UP_SECONDS = TTL_MOST + 4
 """How old a server has to be for its statistics to prove that nothing was lost."""
 
