@@ -14,6 +14,7 @@ import pytest
 from tenure.testing import simulator
 from tenure.testing._sim_drivers import SimDocumentDriver
 from tenure.testing._sim_judge import Judge
+from tenure.testing._sim_mutants import FIRST
 from tenure.testing._sim_net import Network, Weather
 from tenure.testing._sim_runtime import boot
 from tenure.testing._sim_stores import DocumentStore
@@ -61,7 +62,13 @@ def test_another_seed_gives_another_schedule() -> None:
 def test_a_mutant_is_found_out(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A core that is broken in one way breaks a rule within a bounded number of schedules."""
     with mutated(name), pytest.raises(simulator.Failure) as caught:
-        simulator.run_many(MUTANT_SEED, MUTANT_SCHEDULES_MAX, tail=0, kind=KINDS.get(name))
+        simulator.run_many(
+            MUTANT_SEED,
+            MUTANT_SCHEDULES_MAX,
+            first=FIRST.get(name, 0),
+            tail=0,
+            kind=KINDS.get(name),
+        )
     with capsys.disabled():
         print(f"\n{name}: found out by schedule {caught.value.number + 1}", end="")
 

@@ -267,7 +267,11 @@ class _Party:
     async def _give_up(self) -> int | None:
         """Be gone, or find that it was let through: then, its place."""
         if self._unsure:
-            await self._disown()
+            try:
+                await self._disown()
+            except BaseException:
+                self._session.owe(self._life, self._ledger.name, self._id)
+                raise
         await self._leave(patient=True)
         token = self._token
         if token is None:
@@ -287,10 +291,11 @@ class _Party:
 
     async def _pass(self) -> None:
         """It was let through: be gone, and do not come again by a request that is late."""
-        await self._leave(patient=False)
         if self._unsure:
+            # While it stands, its late request finds it; so it goes when it does not count.
             with contextlib.suppress(Unavailable):  # it is owed, and so goes soon if it comes
                 await self._disown()
+        await self._leave(patient=False)
 
     async def _disown(self) -> None:
         """Write that the claim does not count from now on; if it is there, learn its token."""

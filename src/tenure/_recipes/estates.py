@@ -66,8 +66,14 @@ class BaseOrphan(BaseLease):
         """The work is done: delete the estate, and let go."""
         self.check()
         session = self._session
-        done = await records.swap(session, self._record, None, self._version)
-        if done is None and await records.recall(session, self._record) is not None:
+        try:
+            done = await records.swap(session, self._record, None, self._version)
+            taken = done is None and await records.recall(session, self._record) is not None
+        except BaseException:
+            # As after a release that failed: it is not held, and what is left is the next one's.
+            await session.runtime.finish(self.release_at_close())
+            raise
+        if taken:
             await self._release()
             raise LeaseLost(
                 f"the estate of {self.member!r} was taken over by somebody else",

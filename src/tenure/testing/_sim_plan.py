@@ -20,7 +20,7 @@ DRIFT_MOST = 0.005
 TRIALS = 0.3
 """The part of the schedules in which names are of the kinds that come next."""
 
-TRIAL_KINDS: tuple[Kind, ...] = ("claims", "estate", "multilock", "latch")
+TRIAL_KINDS: tuple[Kind, ...] = ("claims", "estate", "multilock", "barrier", "latch")
 
 DRIVERS = {
     "document": SimDocumentDriver,

@@ -176,7 +176,9 @@ class BarrierTrial(Trial):
         """By token: those who were let through together."""
         self._gave_up: set[str] = set()
         """The claims of those who were told that they were not let through."""
-        self._places: dict[tuple[int, ...], dict[int, int]] = {}
+        self._passed: set[int] = set()
+        self._gone: set[str] = set()
+        """The claims that are not to be counted if they arrive, as the record says."""
 
     def entered(self, claim: Claim) -> None:
         if claim.roster == self._roster:
@@ -185,15 +187,19 @@ class BarrierTrial(Trial):
     def recorded(self, name: str, text: str | None) -> None:
         if name != self._roster or text is None:
             return
-        for _, *tokens in json.loads(text)["trips"]:
+        entry = json.loads(text)
+        for _, *tokens in entry["trips"]:
             trip = tuple(tokens)
             if len(set(trip)) != self.PARTIES or not set(trip) <= self._ids.keys():
                 self.world.fail(f"let through were {trip}, and not {self.PARTIES} who had come")
             for token in trip:
+                if token not in self._trips and self._ids.get(token) in self._gone:
+                    self.world.fail(f"{token} has gone, and was let through in {trip}")
                 if self._trips.setdefault(token, trip) != trip:
                     self.world.fail(f"{token} was let through twice: {trip}, {self._trips[token]}")
                 if self._ids.get(token) in self._gave_up:
                     self.world.fail(f"{token} has given up, and was let through in {trip}")
+        self._gone |= set(entry.get("gone", ()))
 
     async def visit(self, process: Process) -> None:
         now, ttl = process.node.now(), self.plan.ttl
@@ -231,11 +237,12 @@ class BarrierTrial(Trial):
         if not counted:
             self.world.fail(f"{tokens} passed, and was never let through")
             return
-        trip = self._trips[counted[-1]]
-        places = self._places.setdefault(trip, {})
-        if place in places or not 0 <= place < self.PARTIES:
-            self.world.fail(f"the place {place} of {trip} was given twice, or is none")
-        places[place] = counted[-1]
+        for token in counted:  # a late request may have been counted, too
+            trip = self._trips[token]
+            if trip[place : place + 1] == (token,) and token not in self._passed:
+                self._passed.add(token)
+                return
+        self.world.fail(f"{counted} passed at the place {place}, which is not theirs")
 
     def finale(self) -> None:
         """So many come, and so many pass."""

@@ -5,11 +5,11 @@
     python -m tenure.testing.simulator --kind election
     python -m tenure.testing.simulator --mutant no-deadline-timer
 
-The session, the leases, the local gate, the document rung and the recipes of locks,
-semaphores, elections and groups are the real ones; runtime, network and backend are
-simulated. A schedule is drawn from the seed and its number: which backend, how many
-nodes, how bad the network, what is asked for; who crashes, pauses, is cut off, cancelled
-or closed, and when. The same two numbers give the same schedule, event by event.
+The session, the leases, the local gate, the document rung and the recipes are the real
+ones; runtime, network and backend are simulated. A schedule is drawn from the seed and
+its number: which backend, how many nodes, how bad the network, what is asked for; who
+crashes, pauses, is cut off, cancelled or closed, and when. The same two numbers give the
+same schedule, event by event.
 """
 
 from __future__ import annotations
