@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import targets
+from .contestants import DRIVERS
 from .plan import Row
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -54,13 +55,25 @@ def write(folder: Path, results: dict[str, Any]) -> None:
     """Merge into results.json, and lay the tables anew in README.md."""
     store = folder / "results.json"
     merged: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    merged.update(results)
+    for scenario, found in results.items():
+        merged[scenario] = _beside(merged.get(scenario), found)
     store.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
     page = folder / "README.md"
     text = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n\n{tables(merged)}\n{END}{after}")
+
+
+def _beside(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The new results, and of drivers that were not measured this time the old ones."""
+    if not all(driver in DRIVERS for driver in new["results"]):
+        return new
+    for each in new["results"].values():
+        each["date"] = new["machine"]["date"]
+    kept = old["results"] if old is not None and old["quick"] == new["quick"] else {}
+    found = kept | new["results"]
+    return new | {"results": {driver: found[driver] for driver in DRIVERS if driver in found}}
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -104,7 +117,8 @@ def _by_driver(
         good = [row for row in rows if "failed" not in row]
         for key in reversed(sort):
             good.sort(key=operator.itemgetter(key), reverse=key == "flavour")
-        text = f"**{driver}** ({found['backend']})\n\n"
+        when = f", {found['date']}" if "date" in found else ""
+        text = f"**{driver}** ({found['backend']}{when})\n\n"
         text += _table(head, [cells(row) for row in good])
         notes = [row["failed"] for row in rows if "failed" in row]
         notes += [f"{name} (not run)" for name in found.get("missing", ())]
