@@ -142,11 +142,14 @@ class Server:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._main.join(10)  # now there are no more connections to come
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in (self._main, *self._threads):
+        for thread in self._threads:
             thread.join(10)
+        for connection in self.connections:
+            connection.close()
 
 
 @pytest.fixture
