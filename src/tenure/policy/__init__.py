@@ -1,0 +1,1 @@
+"""How a driver earns its level: manifests, evidence, requirements and what follows from them."""

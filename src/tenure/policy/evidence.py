@@ -1,0 +1,229 @@
+"""What a program has found out about a driver: one file for each cell, and how it is read.
+
+A file lies at `<driver>/<strategy>/<cell>.json`. It is written by `tenure verify` and by nobody
+else. Reading one checks its form; `InvalidEvidence` names the file and the field that is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from ..errors import TenureError
+from .characteristics import Characteristic
+
+SCHEMA = 1
+
+Verdict = Literal["corroborated", "refuted", "untestable"]
+Passing = Literal["passed", "failed"]
+Provenance = Literal["in-tree", "reproduced", "self-reported"]
+
+
+class InvalidEvidence(TenureError):
+    """A file of evidence has not the form that the runner gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that an experiment injected, and how it was seen to bite.
+
+    `confirmed` is whether `proof` (a process state, packets that were counted) was observed;
+    without it a trial says nothing. `safe` is whether nothing wrong was seen under it.
+    `recovery_seconds` is how long until the driver worked again after the fault was over.
+    """
+
+    name: str
+    confirmed: bool
+    proof: str
+    safe: bool = True
+    recovery_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an experiment said of one characteristic.
+
+    `corroborated` means: not refuted in `trials` trials. `counterexample` is what refuted it,
+    for a person to read; `reason` is why it could not be tested.
+    """
+
+    characteristic: Characteristic
+    verdict: Verdict
+    experiment: str
+    parameters: Mapping[str, Any]
+    seed: int
+    trials: int
+    seconds: float
+    counterexample: str = ""
+    reason: str = ""
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One run of one case of the kit. What is not here has not been run, and counts as failed."""
+
+    profile: str
+    case: str
+    runtime: str
+    outcome: Passing
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A fact of the driver that its requirements ask for, and that needed a run to be known."""
+
+    holds: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where the evidence is from; read off the live connection and the running interpreter."""
+
+    os: str
+    python: str
+    backend: str
+    backend_version: str
+    topology: str = ""
+    client: str = ""
+    client_version: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the file is called, without its ending."""
+        parts = [self.os, f"py{self.python}", f"{self.backend}{self.backend_version}"]
+        return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in p) for p in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run that produced the evidence."""
+
+    commit: str
+    dirty: bool
+    started: str
+    seconds: float
+    voting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that one run found out about one strategy of a driver in one cell."""
+
+    driver: str
+    strategy: str
+    entry_point: str
+    driver_version: str
+    source_hash: str
+    suite_version: str
+    suite_hash: str
+    cell: Cell
+    run: Run
+    tests: tuple[Test, ...]
+    characteristics: tuple[Judgement, ...]
+    checks: Mapping[str, Check]
+    coverage_percent: float | None = None
+    benchmark: Mapping[str, float] = field(default_factory=dict)
+    provenance: Provenance = "in-tree"
+    schema: int = SCHEMA
+
+    @property
+    def started(self) -> datetime:
+        """When the run began, in UTC."""
+        return datetime.fromisoformat(self.run.started).astimezone(UTC)
+
+    def judgement(self, characteristic: Characteristic) -> Judgement | None:
+        """What was said of a characteristic; None if it was not tried."""
+        return next((j for j in self.characteristics if j.characteristic is characteristic), None)
+
+
+def dump(evidence: Evidence) -> str:
+    """The text of a file of evidence: JSON with sorted keys, for a diff to be read."""
+    return json.dumps(dataclasses.asdict(evidence), indent=1, sort_keys=True) + "\n"
+
+
+def load(path: Path) -> Evidence:
+    """Read a file of evidence; `InvalidEvidence` if it is not one."""
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, where: str) -> Evidence:
+    """Take a file of evidence apart; `where` begins the message of an error."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InvalidEvidence(f"{where}: not JSON: {error}") from None
+    if isinstance(found, dict) and found.get("schema") != SCHEMA:
+        raise InvalidEvidence(f"{where}: schema {found.get('schema')!r}; this reads {SCHEMA}")
+    evidence: Evidence = _made(Evidence, found, where)
+    return evidence
+
+
+T = TypeVar("T")
+
+
+def _made(kind: Any, value: Any, where: str) -> Any:
+    """The value as the type that a field declares; `InvalidEvidence` says where it is not."""
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (each for each in arguments if each is not type(None))
+        return _made(kind, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise InvalidEvidence(f"{where}: {value!r} is none of {', '.join(arguments)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InvalidEvidence(f"{where}: a list was expected, not {value!r:.60}")
+        return tuple(_made(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
+        return {key: _made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value, where)
+    if kind is Characteristic:
+        if value not in Characteristic.__members__:
+            raise InvalidEvidence(f"{where}: {value!r} is no characteristic")
+        return Characteristic(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InvalidEvidence(f"{where}: {kind.__name__} was expected, not {value!r:.60}")
+    return value
+
+
+def _record(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
+    hints = typing.get_type_hints(kind)
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise InvalidEvidence(f"{where}: there is no field {name!r}")
+    made = {}
+    for name, each in fields.items():
+        if name in value:
+            made[name] = _made(hints[name], value[name], f"{where}.{name}")
+        elif each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
+            raise InvalidEvidence(f"{where}: the field {name!r} is missing")
+    return kind(**made)
+
+
+def latest(found: Sequence[Evidence]) -> list[Evidence]:
+    """The same, the newest first."""
+    return sorted(found, key=lambda each: each.started, reverse=True)
