@@ -956,7 +956,7 @@ def test_a_restart_costs_one_failed_call_at_most(flavour: str) -> None:
         async def body(bench: Bench) -> None:
             driver = await bench.open(server.url, ttl=9.0)
             s = await driver.start("me", ignore)
-            links = [await driver._wire._connect(time.monotonic() + 3) for _ in range(3)]
+            links = [await driver._wire.connect(time.monotonic() + 3) for _ in range(3)]
             for link in links:
                 driver._wire._slots.pop()
                 driver._wire._free.append(link)

@@ -79,7 +79,7 @@ def _tls(url: Url) -> Tls | None:
     option = url.options.get
     if option("key") is not None and option("cert") is None:
         raise InvalidURL(f"{url.scheme}: option 'key' needs 'cert' too")
-    return Tls(option("ca"), option("cert"), option("key"), url.flag("verify", True))
+    return Tls(option("ca"), option("cert"), option("key"), url.flag("verify", True), "redis")
 
 
 def redlock(url: Url) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,34 +17,11 @@ from ..errors import (
     TenureError,
     Unavailable,
 )
+from ._sockets import Tls, reason
 
 _HEAD_MAX = 1 << 16
 _BODY_MAX = 1 << 28
 _HEAD, _LENGTH, _SIZE, _CHUNK, _CHUNK_END, _TRAILER, _UNTIL_CLOSED, _DONE = range(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How to verify the server, and what to show it: paths of PEM files."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    verify: bool = True
-
-    def context(self) -> ssl.SSLContext:
-        """Read the files; `InvalidURL` if they cannot be used."""
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if self.cert is not None:
-                # A password for the key would be asked for on the terminal: refuse instead.
-                context.load_cert_chain(self.cert, self.key, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidURL(f"the TLS files cannot be used: {error}") from error
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,33 +194,19 @@ def unreached(error: Exception, label: str) -> TenureError:
             f"{label}: the server's certificate: {error.verify_message}; "
             "the option 'ca' names the authority to trust"
         )
-    return Unavailable(f"{label}: cannot connect: {_reason(error)}")
+    return Unavailable(f"{label}: cannot connect: {reason(error)}")
 
 
 def unsent(error: Exception, label: str) -> TenureError:
     """The exception for a request of which the server cannot have got the end."""
-    return Unavailable(f"{label}: sending failed: {_reason(error)}")
+    return Unavailable(f"{label}: sending failed: {reason(error)}")
 
 
 def unanswered(error: Exception, label: str) -> TenureError:
     """The exception for a request that was sent and got no usable reply."""
     if isinstance(error, ValueError) and not isinstance(error, OSError):
         return ProtocolError(f"{label}: the answer is not HTTP: {error}")
-    return OutcomeUnknown(f"{label}: no reply: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def late(patience: float) -> TimeoutError:
-    """Nothing came in so many seconds."""
-    return TimeoutError(f"none within {patience:.3g} s")
-
-
-def left(until: float) -> float:
-    """Seconds to go on the monotonic clock; never none, since 0 would mean for ever."""
-    return max(0.001, until - time.monotonic())
+    return OutcomeUnknown(f"{label}: no reply: {reason(error)}")
 
 
 def tune(raw: socket.socket) -> None:
@@ -256,14 +217,3 @@ def tune(raw: socket.socket) -> None:
         option = getattr(socket, name, None)  # not every platform has all of them
         if option is not None:
             raw.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def void(descriptor: int) -> None:
-    """Close what a descriptor refers to, and keep its number occupied.
-
-    A finalizer that closes the number later then closes nothing else. Nothing is sent:
-    the connection lives on in the process that shares it.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, descriptor, inheritable=False)
-    os.close(null)

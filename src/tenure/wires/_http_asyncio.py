@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import cast
 
 from .._url import Host
-from ._http import Reader, Reply, Settings, late, left, tune, unanswered, unreached, unsent, void
+from ._http import Reader, Reply, tune, unanswered, unreached, unsent
+from ._pool_asyncio import AsyncioPool, StreamLink
+from ._sockets import late, left
 from .http import Wire
 
 
-class AsyncioLink(asyncio.Protocol):
+class AsyncioLink(StreamLink):
     """One connection, for one task at a time."""
 
     def __init__(self, host: Host, label: str) -> None:
         self.host = host
         self.turn = 0
         self.reader = Reader()
-        self._label = label
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
-        self._transport: asyncio.Transport | None = None
-        self._end: Exception | None = None
+        super().__init__(label)
         self._asked = False
         self._arrived = False
         self._whole = False
-        self.gone = self._loop.create_future()
 
     # -- what the loop calls ---------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
@@ -51,14 +46,7 @@ class AsyncioLink(asyncio.Protocol):
         if self._end is None:
             properly = self._asked and exc is None and self.reader.end()
             self._arrived |= properly
-            self._end = exc or ConnectionResetError("the server closed the connection")
-        self._wake()
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        super().connection_lost(exc)
 
     # -- what the wire calls ---------------------------------------------------
 
@@ -106,48 +94,13 @@ class AsyncioLink(asyncio.Protocol):
             timer.cancel()
             self._waiter = None
 
-    def hang_up(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
     def drop(self) -> None:
-        if self._end is None:
-            self._end = ConnectionAbortedError("the connection was dropped")
+        super().drop()
         self._wake()
-        self.hang_up()
-
-    def abandon(self) -> None:
-        # The transport must not be touched: the loop's poll set is shared with the parent.
-        assert self._transport is not None
-        raw = self._transport.get_extra_info("socket")
-        if raw is not None and raw.fileno() >= 0:
-            void(raw.fileno())
 
 
-class AsyncioWire(Wire[AsyncioLink]):
+class AsyncioWire(AsyncioPool[AsyncioLink], Wire[AsyncioLink]):
     """Connections that belong to the running loop."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._leaving: set[asyncio.Future[None]] = set()
-
-    def discard(self, link: AsyncioLink) -> None:
-        super().discard(link)
-        if not link.gone.done():
-            self._leaving.add(link.gone)
-            link.gone.add_done_callback(self._leaving.discard)
-
-    async def close(self) -> None:
-        self._closed = True
-        self._drop_idle()
-        for link in list(self._links):
-            self.discard(link)
-        while self._waiters:
-            self._notify()
-        if self._leaving:
-            # A transport closes its socket one turn of the loop later.
-            await asyncio.wait(self._leaving, timeout=self.settings.patience)
 
     async def _dial(self, host: Host, until: float) -> AsyncioLink:
         label = self.settings.label(host)
@@ -160,35 +113,3 @@ class AsyncioWire(Wire[AsyncioLink]):
         except (OSError, UnicodeError) as error:
             raise unreached(error, label) from error
         return link
-
-    async def _wait(self, until: float) -> bool:
-        if self._free or self._slots or self._closed:
-            return True
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(left(until)):
-                await waiter
-        except TimeoutError:
-            self._pass_on(waiter)
-            return False
-        except BaseException:
-            self._pass_on(waiter)
-            raise
-        finally:
-            self._waiting -= 1
-        return True
-
-    def _pass_on(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif not waiter.cancelled():
-            self._notify()  # it was told of a free connection and will not take it
-
-    def _notify(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
 import ssl
-import threading
 import time
 
 from .._url import Host
-from ._http import Reader, Reply, Settings, late, left, tune, unanswered, unreached, unsent, void
+from ._http import Reader, Reply, tune, unanswered, unreached, unsent
+from ._pool_blocking import BlockingPool, SocketLink
+from ._sockets import late, left
 from .http import Wire
 
-_TRUSTED_IDLE_SECONDS = 1.0
 
-
-class BlockingLink:
+class BlockingLink(SocketLink):
     """One connection. Its coroutines never suspend: they block."""
 
-    __slots__ = ("_label", "_socket", "_used", "host", "reader", "turn")
+    __slots__ = ("host", "reader", "turn")
 
     def __init__(self, raw: socket.socket, host: Host, label: str) -> None:
+        super().__init__(raw, label)
         self.host = host
         self.turn = 0
         self.reader = Reader()
-        self._socket = raw
-        self._label = label
-        self._used = time.monotonic()
-
-    def usable(self) -> bool:
-        used, self._used = self._used, time.monotonic()
-        if self._used - used < _TRUSTED_IDLE_SECONDS:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)  # an idle connection has nothing to tell but its end
 
     async def call(self, packed: bytes, patience: float) -> Reply:
         raw, reader = self._socket, self.reader
@@ -84,41 +71,13 @@ class BlockingLink:
         elif not self.reader.end():
             raise ConnectionResetError("the server closed the connection")
 
-    def fileno(self) -> int:
-        """The descriptor, to wait for several connections at once."""
-        return self._socket.fileno()
-
     def pending(self) -> bool:
         """Whether bytes are at hand of which the descriptor shows nothing any more."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
-    def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            # Not the TLS socket's own method, which pulls the TLS state from under a reader.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def drop(self) -> None:
-        self._socket.close()
-
-    def abandon(self) -> None:
-        if self._socket.fileno() >= 0:
-            void(self._socket.fileno())
-
-
-class BlockingWire(Wire[BlockingLink]):
+class BlockingWire(BlockingPool[BlockingLink], Wire[BlockingLink]):
     """Connections that any thread may use."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._change = threading.Condition()
-
-    async def close(self) -> None:
-        self._closed = True
-        self._drop_idle()
-        for link in list(self._links):
-            link.hang_up()
-        with self._change:
-            self._change.notify_all()
 
     async def _dial(self, host: Host, until: float) -> BlockingLink:
         label = self.settings.label(host)
@@ -139,17 +98,3 @@ class BlockingWire(Wire[BlockingLink]):
         except BaseException:
             raw.close()
             raise
-
-    async def _wait(self, until: float) -> bool:
-        with self._change:
-            self._waiting += 1
-            try:
-                if self._free or self._slots or self._closed:
-                    return True
-                return self._change.wait(left(until))
-            finally:
-                self._waiting -= 1
-
-    def _notify(self) -> None:
-        with self._change:
-            self._change.notify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
+from ._sockets import reason
 
 
 class Reply(NamedTuple):
@@ -203,39 +203,14 @@ def statistics(reply: Reply) -> dict[str, str]:
 
 def unreached(error: Exception, label: str) -> TenureError:
     """The exception for a connection that could not be made."""
-    return Unavailable(f"{label}: cannot connect: {_reason(error)}")
+    return Unavailable(f"{label}: cannot connect: {reason(error)}")
 
 
 def unsent(error: Exception, label: str) -> TenureError:
     """The exception for requests of which the server got nothing."""
-    return Unavailable(f"{label}: sending failed: {_reason(error)}")
+    return Unavailable(f"{label}: sending failed: {reason(error)}")
 
 
 def unanswered(error: Exception, label: str) -> TenureError:
     """The exception for requests that were sent, at least in part, and got no reply."""
-    return OutcomeUnknown(f"{label}: no reply: {_reason(error)}")
-
-
-def late(patience: float) -> TimeoutError:
-    """The reason for giving up."""
-    return TimeoutError(f"none within {patience:.3g} s")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def left(until: float) -> float:
-    """Seconds to go on the monotonic clock; never none, since 0 would mean for ever."""
-    return max(0.001, until - time.monotonic())
-
-
-def void(descriptor: int) -> None:
-    """Close what a descriptor refers to, and keep its number occupied.
-
-    A finalizer that closes the number later then closes nothing else. Nothing is sent:
-    the connection lives on in the process that shares it.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+    return OutcomeUnknown(f"{label}: no reply: {reason(error)}")

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
-import struct
-import sys
-import threading
 import time
 
 from ..errors import ProtocolError
-from ._memcached import Greeted, Parser, Reply, Settings, late, left, unanswered, unreached, unsent
-from ._memcached import void as _void
+from ._memcached import Greeted, Parser, Reply, unanswered, unreached, unsent
+from ._pool_blocking import BlockingPool, SocketLink, bound_by_kernel
+from ._sockets import late, left
 from .memcached import Wire
 
-_KERNEL_TIMEOUTS = sys.platform == "linux" and sys.maxsize > 2**32
-"""Whether SO_RCVTIMEO takes two C longs here."""
-
-_TRUSTED_IDLE_SECONDS = 1.0
 _READ_BYTES = 65536
 
 
-class BlockingLink:
+class BlockingLink(SocketLink):
     """One connection. Its coroutines never suspend: they block."""
 
-    __slots__ = ("_kernel", "_label", "_parser", "_socket", "_used", "greeted")
+    __slots__ = ("_kernel", "_parser", "greeted")
 
     greeted: Greeted
 
     def __init__(self, raw: socket.socket, patience: float, label: str) -> None:
-        self._socket = raw
-        self._label = label
+        super().__init__(raw, label)
         self._parser = Parser(label)
-        self._used = time.monotonic()
-        self._kernel = patience if _KERNEL_TIMEOUTS else 0.0
-        if self._kernel:
-            # The kernel's own timeouts save the poll that Python does before each send
-            # and each receive on a socket with a timeout: a tenth of a call.
-            limit = struct.pack("ll", int(patience), int(patience % 1 * 1_000_000))
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            raw.settimeout(None)
-
-    def usable(self) -> bool:
-        used, self._used = self._used, time.monotonic()
-        if self._used - used < _TRUSTED_IDLE_SECONDS:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)  # an idle connection has nothing to tell but its end
+        self._kernel = patience if bound_by_kernel(raw, patience) else 0.0
 
     async def call(self, packed: bytes, count: int, patience: float) -> list[Reply]:
         replies: list[Reply] = []
@@ -130,32 +105,9 @@ class BlockingLink:
             raw.settimeout(None)
         return replies
 
-    def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
 
-    def drop(self) -> None:
-        self._socket.close()
-
-    def abandon(self) -> None:
-        if self._socket.fileno() >= 0:
-            _void(self._socket.fileno())
-
-
-class BlockingWire(Wire[BlockingLink]):
+class BlockingWire(BlockingPool[BlockingLink], Wire[BlockingLink]):
     """Connections that any thread may use."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._change = threading.Condition()
-
-    async def close(self) -> None:
-        self._closed = True
-        self._drop_idle()
-        for link in list(self._links):
-            link.hang_up()
-        with self._change:
-            self._change.notify_all()
 
     async def _dial(self, until: float) -> BlockingLink:
         settings = self.settings
@@ -170,17 +122,3 @@ class BlockingWire(Wire[BlockingLink]):
         except BaseException:
             raw.close()
             raise
-
-    async def _wait(self, until: float) -> bool:
-        with self._change:
-            self._waiting += 1
-            try:
-                if self._free or self._slots or self._closed:
-                    return True
-                return self._change.wait(left(until))
-            finally:
-                self._waiting -= 1
-
-    def _notify(self) -> None:
-        with self._change:
-            self._change.notify()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -24,6 +22,7 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
+from ._sockets import Tls, reason
 
 Reply = bytes | int | None | Sequence["Reply"] | hiredis.ReplyError
 Word = bytes | str | int
@@ -33,30 +32,6 @@ pack: Callable[[tuple[Word, ...]], bytes] = cast("Any", hiredis.pack_command)
 
 MORE: Final[Any] = object()
 """What the parser answers while a reply is incomplete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How to verify the server, and what to show it: paths of PEM files."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    verify: bool = True
-
-    def context(self) -> ssl.SSLContext:
-        """Read the files; `InvalidURL` if they cannot be used."""
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if self.cert is not None:
-                # A password for the key would be asked for on the terminal: refuse instead.
-                context.load_cert_chain(self.cert, self.key, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidURL(f"redis: the TLS files cannot be used: {error}") from error
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,36 +155,16 @@ def unreached(error: Exception, label: str) -> TenureError:
     """The exception for a connection that could not be made."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return AuthenticationFailed(f"{label}: the server's certificate: {error.verify_message}")
-    return Unavailable(f"{label}: cannot connect: {_reason(error)}")
+    return Unavailable(f"{label}: cannot connect: {reason(error)}")
 
 
 def unsent(error: Exception, label: str) -> TenureError:
     """The exception for a command of which the server cannot have got the end."""
-    return Unavailable(f"{label}: sending failed: {_reason(error)}")
+    return Unavailable(f"{label}: sending failed: {reason(error)}")
 
 
 def unanswered(error: Exception, label: str) -> TenureError:
     """The exception for a command that was sent and got no usable reply."""
     if isinstance(error, hiredis.ProtocolError):
         return ProtocolError(f"{label}: the answer is not in Redis' protocol ({error})")
-    return OutcomeUnknown(f"{label}: no reply: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def left(until: float) -> float:
-    """Seconds to go on the monotonic clock; never none, since 0 would mean for ever."""
-    return max(0.001, until - time.monotonic())
-
-
-def void(descriptor: int) -> None:
-    """Close what a descriptor refers to, and keep its number occupied.
-
-    A finalizer that closes the number later then closes nothing else. Nothing is sent:
-    the connection lives on in the process that shares it.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
+    return OutcomeUnknown(f"{label}: no reply: {reason(error)}")

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import cast
 
 import hiredis
 
 from .._url import Host
 from ..errors import ProtocolError
-from ._redis import MORE, Reply, Settings, left, unanswered, unreached, unsent, void
+from ._pool_asyncio import AsyncioPool, StreamLink
+from ._redis import MORE, Reply, unanswered, unreached, unsent
+from ._sockets import late, left
 from .redis import Wire
 
 
-class AsyncioLink(asyncio.Protocol):
+class AsyncioLink(StreamLink):
     """One connection, for one task at a time."""
 
     def __init__(self, patience: float, label: str) -> None:
         self._patience = patience
-        self._label = label
-        self._loop = asyncio.get_running_loop()
+        super().__init__(label)
         self._reader = hiredis.Reader(notEnoughData=MORE)
         self._replies: deque[Reply] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._transport: asyncio.Transport | None = None
-        self._end: Exception | None = None
-        self.gone = self._loop.create_future()
 
     # -- what the loop calls ---------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -42,17 +35,6 @@ class AsyncioLink(asyncio.Protocol):
             self._end = error
         if self._replies or self._end is not None:  # part of a reply is no reply
             self._wake()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._end is None:
-            self._end = exc or ConnectionResetError("the server closed the connection")
-        self._wake()
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # -- what the wire calls ---------------------------------------------------
 
@@ -78,8 +60,8 @@ class AsyncioLink(asyncio.Protocol):
     async def _reply(self, patience: float) -> Reply:
         reply = await self.receive(patience)
         if reply is MORE:
-            late = TimeoutError(f"none within {patience:.3g} s")
-            raise unanswered(late, self._label) from late
+            error = late(patience)
+            raise unanswered(error, self._label) from error
         return reply
 
     def _check_quiet(self) -> None:
@@ -109,47 +91,9 @@ class AsyncioLink(asyncio.Protocol):
         nothing: Reply = MORE
         return nothing
 
-    def hang_up(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
-    def drop(self) -> None:
-        if self._end is None:
-            self._end = ConnectionAbortedError("the connection was dropped")
-        self.hang_up()
-
-    def abandon(self) -> None:
-        # The transport must not be touched: the loop's poll set is shared with the parent.
-        assert self._transport is not None
-        raw = self._transport.get_extra_info("socket")
-        if raw is not None and raw.fileno() >= 0:
-            void(raw.fileno())
-
-
-class AsyncioWire(Wire[AsyncioLink]):
+class AsyncioWire(AsyncioPool[AsyncioLink], Wire[AsyncioLink]):
     """Connections that belong to the running loop."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._leaving: set[asyncio.Future[None]] = set()
-
-    def discard(self, link: AsyncioLink) -> None:
-        super().discard(link)
-        if not link.gone.done():
-            self._leaving.add(link.gone)
-            link.gone.add_done_callback(self._leaving.discard)
-
-    async def close(self) -> None:
-        self._closed = True
-        self._drop_idle()
-        for link in list(self._links):
-            self.discard(link)
-        while self._waiters:
-            self._notify()
-        if self._leaving:
-            # A transport closes its socket one turn of the loop later.
-            await asyncio.wait(self._leaving, timeout=self.settings.patience)
 
     async def _dial(self, host: Host | None, until: float) -> AsyncioLink:
         settings = self.settings
@@ -169,35 +113,3 @@ class AsyncioWire(Wire[AsyncioLink]):
         except (OSError, UnicodeError) as error:
             raise unreached(error, settings.label) from error
         return link
-
-    async def _wait(self, until: float) -> bool:
-        if self._free or self._slots or self._closed:
-            return True
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(left(until)):
-                await waiter
-        except TimeoutError:
-            self._pass_on(waiter)
-            return False
-        except BaseException:
-            self._pass_on(waiter)
-            raise
-        finally:
-            self._waiting -= 1
-        return True
-
-    def _pass_on(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif not waiter.cancelled():
-            self._notify()  # it was told of a free connection and will not take it
-
-    def _notify(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

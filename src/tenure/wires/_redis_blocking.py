@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
-import ssl
-import struct
-import sys
-import threading
 import time
 from typing import Any
 
@@ -16,43 +10,23 @@ import hiredis
 
 from .._url import Host
 from ..errors import ProtocolError
-from ._redis import MORE, Reply, Settings, left, unanswered, unreached, unsent, void
+from ._pool_blocking import BlockingPool, SocketLink, bound_by_kernel
+from ._redis import MORE, Reply, unanswered, unreached, unsent
+from ._sockets import late, left
 from .redis import Wire
 
-_KERNEL_TIMEOUTS = sys.platform == "linux" and sys.maxsize > 2**32
-"""Whether SO_RCVTIMEO takes two C longs here."""
 
-_TRUSTED_IDLE_SECONDS = 1.0
-
-
-class BlockingLink:
+class BlockingLink(SocketLink):
     """One connection. Its coroutines never suspend: they block."""
 
-    __slots__ = ("_buffer", "_kernel", "_label", "_patience", "_reader", "_socket", "_used")
+    __slots__ = ("_buffer", "_kernel", "_patience", "_reader")
 
     def __init__(self, raw: socket.socket, patience: float, label: str) -> None:
-        self._socket = raw
-        self._label = label
+        super().__init__(raw, label)
         self._reader = hiredis.Reader(notEnoughData=MORE)
         self._buffer: Any = bytearray(16384)  # hiredis takes it, its stub does not say so
-        self._used = time.monotonic()
         self._patience = patience
-        self._kernel = _KERNEL_TIMEOUTS and not isinstance(raw, ssl.SSLSocket)
-        if self._kernel:
-            # The kernel's own timeouts save the poll that Python does before each send
-            # and each receive on a socket with a timeout: a tenth of a call.
-            limit = struct.pack("ll", int(patience), int(patience % 1 * 1_000_000))
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            raw.settimeout(None)
-
-    def usable(self) -> bool:
-        used, self._used = self._used, time.monotonic()
-        if self._used - used < _TRUSTED_IDLE_SECONDS:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)  # an idle connection has nothing to tell but its end
+        self._kernel = bound_by_kernel(raw, patience)
 
     async def call(self, packed: bytes) -> Reply:
         if not self._kernel:
@@ -67,7 +41,7 @@ class BlockingLink:
             reader.feed(self._buffer, 0, size)
             reply: Reply = reader.gets()
         except BlockingIOError as error:
-            raise unanswered(_late(self._patience), self._label) from error
+            raise unanswered(late(self._patience), self._label) from error
         except (OSError, hiredis.ProtocolError) as error:
             raise unanswered(error, self._label) from error
         if reply is MORE or reader.has_data():
@@ -99,10 +73,6 @@ class BlockingLink:
             raise ProtocolError(f"{self._label}: more replies than commands")
         return replies
 
-    def fileno(self) -> int:
-        """What to poll for a reply."""
-        return self._socket.fileno()
-
     def settle(self) -> None:
         """After `send` and `receive`: be ready for `call` again. Raises if more has come."""
         if self._kernel:
@@ -113,8 +83,8 @@ class BlockingLink:
     async def _reply(self, until: float, patience: float) -> Reply:
         reply = await self.receive(until - time.monotonic())
         if reply is MORE:
-            late = _late(patience)
-            raise unanswered(late, self._label) from late
+            error = late(patience)
+            raise unanswered(error, self._label) from error
         return reply
 
     async def send(self, packed: bytes, patience: float) -> None:
@@ -147,37 +117,9 @@ class BlockingLink:
             reader.feed(buffer, 0, size)
         return reply
 
-    def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            # Not the TLS socket's own method, which pulls the TLS state from under a reader.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def drop(self) -> None:
-        self._socket.close()
-
-    def abandon(self) -> None:
-        if self._socket.fileno() >= 0:
-            void(self._socket.fileno())
-
-
-def _late(patience: float) -> TimeoutError:
-    return TimeoutError(f"none within {patience:.3g} s")
-
-
-class BlockingWire(Wire[BlockingLink]):
+class BlockingWire(BlockingPool[BlockingLink], Wire[BlockingLink]):
     """Connections that any thread may use."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._change = threading.Condition()
-
-    async def close(self) -> None:
-        self._closed = True
-        self._drop_idle()
-        for link in list(self._links):
-            link.hang_up()
-        with self._change:
-            self._change.notify_all()
 
     async def _dial(self, host: Host | None, until: float) -> BlockingLink:
         settings = self.settings
@@ -207,17 +149,3 @@ class BlockingWire(Wire[BlockingLink]):
         except BaseException:
             raw.close()
             raise
-
-    async def _wait(self, until: float) -> bool:
-        with self._change:
-            self._waiting += 1
-            try:
-                if self._free or self._slots or self._closed:
-                    return True
-                return self._change.wait(left(until))
-            finally:
-                self._waiting -= 1
-
-    def _notify(self) -> None:
-        with self._change:
-            self._change.notify()

@@ -10,8 +10,9 @@ from typing import cast
 import hiredis
 
 from ..errors import TenureError, Unavailable
-from ._redis import MORE, Reply, left
+from ._redis import MORE, Reply
 from ._redis_blocking import BlockingLink
+from ._sockets import left
 from .redis_fan import GRACE_SECONDS, Answers, Fan, Member, bare, unanswered
 
 _SLICE_SECONDS = 0.01

@@ -14,29 +14,27 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from .._runtime.base import Flavour, Runtime
 from .._url import Host
 from ..errors import OutcomeUnknown, TenureError, Unavailable
-from ._http import Reader, Reply, Settings, Tls, header_lines, late, left, unanswered
+from ._http import Reader, Reply, Settings, header_lines, unanswered
+from ._sockets import Tls, late, left
+from .pool import Pool, Pooled
 
 __all__ = ["Channel", "Link", "Reply", "Settings", "Tls", "Wire", "wire"]
 
 
-class Link(Protocol):
+class Link(Pooled, Protocol):
     """One connection. Whoever uses it has it alone."""
 
     reader: Reader
     host: Host
     turn: int
     """Which attempt at an endpoint it came of."""
-
-    def usable(self) -> bool:
-        """Say whether the idle connection still looks alive."""
-        ...
 
     async def call(self, packed: bytes, patience: float) -> Reply:
         """Send a request and return its whole reply. After an error the link must be dropped."""
@@ -50,41 +48,27 @@ class Link(Protocol):
         """Let the reader have more of a reply; False if nothing came in so many seconds."""
         ...
 
-    def hang_up(self) -> None:
-        """End the connection from outside, so that whoever waits on it gets an error."""
-        ...
-
-    def drop(self) -> None:
-        """Close the connection."""
-        ...
-
-    def abandon(self) -> None:
-        """In a forked child: close the descriptor, and say nothing to the server."""
-        ...
-
 
 L = TypeVar("L", bound=Link)
 
-_abandoned: list[object] = []
-"""Links that a forked child inherited; kept, for their finalizers belong to the parent."""
 
-
-class Wire(ABC, Generic[L]):
+class Wire(Pool[L]):
     """A few connections to one of several servers; the one used last is used next."""
 
+    settings: Settings
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._lines = header_lines(settings.headers)
-        self._free: list[L] = []
-        self._slots = [None] * settings.connections  # one for each that may yet be opened
-        self._links: set[L] = set()
-        self._waiting = 0
         self._turn = 0
-        self._closed = False
         self._tls: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings!r}>"
+
+    @property
+    def _name(self) -> str:
+        return self.settings.name
 
     # -- what a driver calls -------------------------------------------------
 
@@ -141,25 +125,6 @@ class Wire(ABC, Generic[L]):
         self._turn += 1
         self._drop_idle()
 
-    def discard(self, link: L) -> None:
-        """Close a connection for good."""
-        self._links.discard(link)
-        link.drop()
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Close every connection; requests in flight fail."""
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's connections without a word."""
-        self._closed = True
-        links = list(self._links)
-        _abandoned.extend(links)
-        for link in links:
-            link.abandon()
-        self._links.clear()
-        self._free.clear()
-
     # -- connections that come and go ----------------------------------------
 
     async def _call(self, link: L, packed: bytes, patience: float) -> Reply:
@@ -192,41 +157,6 @@ class Wire(ABC, Generic[L]):
             raise Unavailable(f"{label}: connecting took too long; it is done now")
         return await self._call(link, self.pack(link.host, method, path, body), left(until))
 
-    async def _take(self, until: float) -> L:
-        """An idle connection, or a new one, or one that comes free in time."""
-        while True:
-            if self._closed:
-                raise Unavailable(f"{self.settings.name}: the connection was closed")
-            link = self._take_free()
-            if link is not None:
-                return link
-            try:
-                self._slots.pop()
-            except IndexError:
-                if await self._wait(until):
-                    continue
-                limit = self.settings.connections
-                raise Unavailable(
-                    f"{self.settings.name}: all {limit} connections are busy"
-                ) from None
-            try:
-                return await self.connect(until)
-            except BaseException:
-                self._slots.append(None)
-                self._notify()
-                raise
-
-    def _take_free(self) -> L | None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:  # another thread was faster
-                return None
-            if link.usable():
-                return link
-            self._retire(link)
-        return None
-
     def failed(self, link: L, error: BaseException) -> None:
         """Take note of what went wrong on a connection: the server may be gone."""
         self._links.discard(link)
@@ -234,25 +164,6 @@ class Wire(ABC, Generic[L]):
             if link.turn == self._turn:
                 self._turn += 1
             self._drop_idle()
-
-    def _retire(self, link: L, *, told: bool = False) -> None:
-        self.discard(link)
-        self._slots.append(None)
-        if self._waiting or told:
-            self._notify()
-
-    def _returned(self) -> None:
-        if self._closed:
-            self._drop_idle()
-        self._notify()
-
-    def _drop_idle(self) -> None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:
-                return
-            self._retire(link)
 
     async def connect(self, until: float) -> L:
         """A new connection to the first server that takes one, beginning with the last good."""
@@ -276,7 +187,7 @@ class Wire(ABC, Generic[L]):
                 break
             return link
         if cause is None or self._closed:
-            raise Unavailable(f"{self.settings.name}: the connection was closed")
+            raise self._shut()
         if len(hosts) > 1:
             raise Unavailable(f"{cause}; nor can any of the {len(hosts) - 1} others") from cause
         raise cause
@@ -284,14 +195,6 @@ class Wire(ABC, Generic[L]):
     @abstractmethod
     async def _dial(self, host: Host, until: float) -> L:
         """A bare connection to the host."""
-
-    @abstractmethod
-    async def _wait(self, until: float) -> bool:
-        """Wait until a connection or a slot may be free; say whether it was in time."""
-
-    @abstractmethod
-    def _notify(self) -> None:
-        """A connection or a slot is free: let one of those who wait look again."""
 
 
 class Channel(Generic[L]):
@@ -410,12 +313,12 @@ class Channel(Generic[L]):
                 self._link, self._busy = link, True
                 return link
         self._wire.discard(link)
-        raise self._ended()
+        raise self._wire._shut()
 
     def _enter_stream(self) -> L:
         with self._lock:
             if self._link is None or self._closed:
-                raise self._ended()
+                raise self._wire._shut()
             self._busy = True
             return self._link
 
@@ -430,9 +333,6 @@ class Channel(Generic[L]):
         if error is not None and not self._closed:
             self._wire.failed(link, error)
         self._wire.discard(link)
-
-    def _ended(self) -> Unavailable:
-        return Unavailable(f"{self._wire.settings.name}: the connection was closed")
 
 
 def wire(settings: Settings, flavour: Flavour) -> Wire[Any]:

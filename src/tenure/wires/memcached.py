@@ -12,8 +12,8 @@ another.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from abc import abstractmethod
+from typing import Any, Protocol, TypeVar
 
 from .._runtime.base import Flavour
 from ..errors import AuthenticationFailed, OutcomeUnknown, Unavailable
@@ -23,59 +23,42 @@ from ._memcached import (
     Reply,
     Settings,
     greeting,
-    left,
     read_greeting,
     statistics,
 )
+from ._sockets import left
+from .pool import Pool, Pooled
 
 __all__ = ["INSTANCE_KEY", "Link", "Reply", "Settings", "Wire", "statistics", "wire"]
 
 
-class Link(Protocol):
+class Link(Pooled, Protocol):
     """One connection. Whoever uses it has it alone."""
 
     greeted: Greeted
-
-    def usable(self) -> bool:
-        """Say whether the idle connection still looks alive."""
-        ...
 
     async def call(self, packed: bytes, count: int, patience: float) -> list[Reply]:
         """Send requests and return so many replies. After an error the link must be dropped."""
         ...
 
-    def hang_up(self) -> None:
-        """End the connection from outside, so that whoever waits on it gets an error."""
-        ...
-
-    def drop(self) -> None:
-        """Close the connection."""
-        ...
-
-    def abandon(self) -> None:
-        """In a forked child: close the descriptor, and say nothing to the server."""
-        ...
-
 
 L = TypeVar("L", bound=Link)
 
-_abandoned: list[object] = []
-"""Links that a forked child inherited; kept, for their finalizers belong to the parent."""
 
-
-class Wire(ABC, Generic[L]):
+class Wire(Pool[L]):
     """A few connections to one server; the one used last is used next."""
 
+    settings: Settings
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.item_bytes_max = 0
         """How large an item may be, its key and header included."""
         self._instance = b""
-        self._free: list[L] = []
-        self._slots = [None] * settings.connections  # one for each that may yet be opened
-        self._links: set[L] = set()
-        self._waiting = 0
-        self._closed = False
+
+    @property
+    def _name(self) -> str:
+        return self.settings.label
 
     async def open(self) -> None:
         """Make the first connection, so that whatever is wrong with the URL shows now."""
@@ -123,57 +106,9 @@ class Wire(ABC, Generic[L]):
             self._free.append(link)
         return present, replies
 
-    @abstractmethod
-    async def close(self) -> None:
-        """Close every connection; calls in flight fail."""
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's connections without a word."""
-        self._closed = True
-        links = list(self._links)
-        _abandoned.extend(links)
-        for link in links:
-            link.abandon()
-        self._links.clear()
-        self._free.clear()
-
     # -- connections that come and go ----------------------------------------
 
-    async def _take(self, until: float) -> L:
-        """An idle connection, or a new one, or one that comes free in time."""
-        label = self.settings.label
-        while True:
-            if self._closed:
-                raise Unavailable(f"{label}: the connection was closed")
-            link = self._take_free()
-            if link is not None:
-                return link
-            try:
-                self._slots.pop()
-            except IndexError:
-                if await self._wait(until):
-                    continue
-                limit = self.settings.connections
-                raise Unavailable(f"{label}: all {limit} connections are busy") from None
-            try:
-                return await self._connect(until)
-            except BaseException:
-                self._slots.append(None)
-                self._notify()
-                raise
-
-    def _take_free(self) -> L | None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:  # another thread was faster
-                return None
-            if link.usable():
-                return link
-            self._retire(link)
-        return None
-
-    async def _connect(self, until: float) -> L:
+    async def connect(self, until: float) -> L:
         label = self.settings.label
         link = await self._dial(until)
         self._links.add(link)
@@ -191,9 +126,9 @@ class Wire(ABC, Generic[L]):
                 raise
             link.greeted = read_greeting(replies, label)
             if self._closed:
-                raise Unavailable(f"{label}: the connection was closed")
+                raise self._shut()
         except BaseException:
-            self._discard(link)
+            self.discard(link)
             raise
         if link.greeted.instance != self._instance:
             self._drop_idle()  # of another life of the server
@@ -211,35 +146,9 @@ class Wire(ABC, Generic[L]):
             self._free.append(link)
             self._notify()
 
-    def _retire(self, link: L) -> None:
-        self._discard(link)
-        self._slots.append(None)
-        if self._waiting:
-            self._notify()
-
-    def _discard(self, link: L) -> None:
-        self._links.discard(link)
-        link.drop()
-
-    def _drop_idle(self) -> None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:
-                return
-            self._retire(link)
-
     @abstractmethod
     async def _dial(self, until: float) -> L:
         """A bare connection."""
-
-    @abstractmethod
-    async def _wait(self, until: float) -> bool:
-        """Wait until a connection or a slot may be free; say whether it was in time."""
-
-    @abstractmethod
-    def _notify(self) -> None:
-        """A connection or a slot is free: let one of those who wait look again."""
 
 
 def wire(settings: Settings, flavour: Flavour) -> Wire[Any]:

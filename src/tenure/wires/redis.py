@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from abc import abstractmethod
+from typing import Any, TypeVar
 
 import hiredis
 
@@ -23,17 +23,17 @@ from ._redis import (
     STALE,
     Reply,
     Settings,
-    Tls,
     Word,
     bad_database,
     check_hello,
     hello,
-    left,
     pack,
     translate,
 )
 from ._redis_calls import Link, Script, ScriptMissing, packed_command, word
 from ._redis_cluster import MAP, read_map, redirection, slot_of
+from ._sockets import Tls, left
+from .pool import Pool
 
 __all__ = [
     "MORE",
@@ -53,25 +53,23 @@ __all__ = [
 
 L = TypeVar("L", bound=Link)
 
-_abandoned: list[object] = []
-"""Links that a forked child inherited; kept, for their finalizers belong to the parent."""
 
-
-class Wire(ABC, Generic[L]):
+class Wire(Pool[L]):
     """A few connections to one Redis server; the one used last is used next."""
 
+    settings: Settings
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._free: list[L] = []
-        self._slots = [None] * settings.connections  # one for each that may yet be opened
-        self._links: set[L] = set()
-        self._waiting = 0
-        self._closed = False
+        super().__init__(settings)
         self._tls: ssl.SSLContext | None = None
         self._home: Host | None = None
         """The node of the cluster that has the slot, as far as is known."""
         self._nodes: list[Host] = []
         """The nodes of the cluster, as the map has named them."""
+
+    @property
+    def _name(self) -> str:
+        return self.settings.label
 
     # -- what a driver calls -------------------------------------------------
 
@@ -164,7 +162,7 @@ class Wire(ABC, Generic[L]):
     async def subscribe(self, channel: bytes) -> L:
         """A connection of its own on which the channel's messages arrive; confirmed."""
         until = time.monotonic() + self.settings.patience
-        link = await self._connect(until)
+        link = await self.connect(until)
         try:
             # Not as a call: messages may follow on the heels of the confirmation.
             await link.send(pack((b"SUBSCRIBE", channel)), left(until))
@@ -189,25 +187,6 @@ class Wire(ABC, Generic[L]):
         if type(reply) is hiredis.ReplyError:
             return translate(str(reply), self.settings.label)
         return None
-
-    def discard(self, link: L) -> None:
-        """Close a connection for good."""
-        self._links.discard(link)
-        link.drop()
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Close every connection; calls in flight fail."""
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's connections without a word."""
-        self._closed = True
-        links = list(self._links)
-        _abandoned.extend(links)
-        for link in links:
-            link.abandon()
-        self._links.clear()
-        self._free.clear()
 
     # -- connections that come and go ----------------------------------------
 
@@ -234,64 +213,10 @@ class Wire(ABC, Generic[L]):
         self._returned()
         return replies
 
-    async def _take(self, until: float) -> L:
-        """An idle connection, or a new one, or one that comes free in time."""
-        while True:
-            if self._closed:
-                raise Unavailable(f"{self.settings.label}: the connection was closed")
-            link = self._take_free()
-            if link is not None:
-                return link
-            try:
-                self._slots.pop()
-            except IndexError:
-                if await self._wait(until):
-                    continue
-                limit = self.settings.connections
-                raise Unavailable(
-                    f"{self.settings.label}: all {limit} connections are busy"
-                ) from None
-            try:
-                return await self._connect(until)
-            except BaseException:
-                self._slots.append(None)
-                self._notify()
-                raise
-
-    def _take_free(self) -> L | None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:  # another thread was faster
-                return None
-            if link.usable():
-                return link
-            self._retire(link)
-        return None
-
     def _failed(self, link: L, error: BaseException) -> None:
         self._retire(link)
         if isinstance(error, ConnectionError):
             self._drop_idle()
-
-    def _retire(self, link: L) -> None:
-        self.discard(link)
-        self._slots.append(None)
-        if self._waiting:
-            self._notify()
-
-    def _returned(self) -> None:
-        if self._closed:
-            self._drop_idle()
-        self._notify()
-
-    def _drop_idle(self) -> None:
-        while self._free:
-            try:
-                link = self._free.pop()
-            except IndexError:
-                return
-            self._retire(link)
 
     def _refused(self, text: str) -> TenureError:
         code = text.partition(" ")[0]
@@ -304,7 +229,7 @@ class Wire(ABC, Generic[L]):
 
     # -- making a connection -------------------------------------------------
 
-    async def _connect(self, until: float) -> L:
+    async def connect(self, until: float) -> L:
         """A new connection, greeted, and with the right database selected."""
         settings = self.settings
         if settings.slot is not None:
@@ -349,7 +274,7 @@ class Wire(ABC, Generic[L]):
         try:
             check_hello(await self._ask(link, hello(*login), until), settings, guide=guide)
             if self._closed:
-                raise Unavailable(f"{settings.label}: the connection was closed")
+                raise self._shut()
         except BaseException:
             self.discard(link)
             raise
@@ -405,14 +330,6 @@ class Wire(ABC, Generic[L]):
     @abstractmethod
     async def _dial(self, host: Host | None, until: float) -> L:
         """A bare connection to the host, or to the socket file if there is none."""
-
-    @abstractmethod
-    async def _wait(self, until: float) -> bool:
-        """Wait until a connection or a slot may be free; say whether it was in time."""
-
-    @abstractmethod
-    def _notify(self) -> None:
-        """A connection or a slot is free: let one of those who wait look again."""
 
 
 def wire(settings: Settings, flavour: Flavour) -> Wire[Any]:
