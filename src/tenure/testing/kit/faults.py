@@ -42,10 +42,11 @@ async def the_deadline_counts_from_the_request(env: Env) -> None:
     async def noted(session: str) -> None:
         began = tenure.now()
         await renew(session)
-        assert tenure.now() - began >= 0.45, "the fault did not bite"
+        assert tenure.now() - began >= 0.27, "the fault did not bite"
         sent.append(began)
 
-    proxy.delay(0.5, "to_client")
+    # Short enough that a connection, which may take two replies, is made within the patience.
+    proxy.delay(0.3, "to_client")
     began = tenure.now()
     lease = await env(a.lock(env.name()).acquire())
     first = lease.deadline
