@@ -6,15 +6,14 @@ else. Reading one checks its form; `InvalidEvidence` names the file and the fiel
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, NamedTuple, Union
 
 from ..errors import TenureError
 from .characteristics import Characteristic
@@ -30,8 +29,7 @@ class InvalidEvidence(TenureError):
     """A file of evidence has not the form that the runner gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A fault that an experiment injected, and how it was seen to bite.
 
     `confirmed` is whether `proof` (a process state, packets that were counted) was observed;
@@ -46,8 +44,7 @@ class Fault:
     recovery_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What an experiment said of one characteristic.
 
     `corroborated` means: not refuted in `trials` trials. `counterexample` is what refuted it,
@@ -66,8 +63,7 @@ class Judgement:
     faults: tuple[Fault, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(NamedTuple):
     """One run of one case of the kit. What is not here has not been run, and counts as failed."""
 
     profile: str
@@ -78,16 +74,14 @@ class Test:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """A fact of the driver that its requirements ask for, and that needed a run to be known."""
 
     holds: bool
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """Where the evidence is from; read off the live connection and the running interpreter."""
 
     os: str
@@ -105,8 +99,7 @@ class Cell:
         return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in p) for p in parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """The run that produced the evidence."""
 
     commit: str
@@ -116,8 +109,7 @@ class Run:
     voting: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """All that one run found out about one strategy of a driver in one cell."""
 
     driver: str
@@ -133,7 +125,7 @@ class Evidence:
     characteristics: tuple[Judgement, ...]
     checks: Mapping[str, Check]
     coverage_percent: float | None = None
-    benchmark: Mapping[str, float] = field(default_factory=dict)
+    benchmark: Mapping[str, float] = types.MappingProxyType({})
     provenance: Provenance = "in-tree"
     schema: int = SCHEMA
 
@@ -149,7 +141,17 @@ class Evidence:
 
 def dump(evidence: Evidence) -> str:
     """The text of a file of evidence: JSON with sorted keys, for a diff to be read."""
-    return json.dumps(dataclasses.asdict(evidence), indent=1, sort_keys=True) + "\n"
+    return json.dumps(_plain(evidence), indent=1, sort_keys=True) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value
 
 
 def load(path: Path) -> Evidence:
@@ -167,9 +169,6 @@ def parse(text: str, where: str) -> Evidence:
         raise InvalidEvidence(f"{where}: schema {found.get('schema')!r}; this reads {SCHEMA}")
     evidence: Evidence = _made(Evidence, found, where)
     return evidence
-
-
-T = TypeVar("T")
 
 
 def _made(kind: Any, value: Any, where: str) -> Any:
@@ -194,7 +193,7 @@ def _made(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
         return {key: _made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if hasattr(kind, "_fields"):
         return _record(kind, value, where)
     if kind is Characteristic:
         if value not in Characteristic.__members__:
@@ -207,21 +206,25 @@ def _made(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _record(kind: type, value: Any, where: str) -> Any:
+def _record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
-    hints = typing.get_type_hints(kind)
-    fields = {each.name: each for each in dataclasses.fields(kind)}
+    hints = _hints(kind)
     for name in value:
-        if name not in fields:
+        if name not in hints:
             raise InvalidEvidence(f"{where}: there is no field {name!r}")
     made = {}
-    for name, each in fields.items():
+    for name, hint in hints.items():
         if name in value:
-            made[name] = _made(hints[name], value[name], f"{where}.{name}")
-        elif each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
+            made[name] = _made(hint, value[name], f"{where}.{name}")
+        elif name not in kind._field_defaults:
             raise InvalidEvidence(f"{where}: the field {name!r} is missing")
     return kind(**made)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def latest(found: Sequence[Evidence]) -> list[Evidence]:
