@@ -115,6 +115,26 @@ class Taken(NamedTuple):
     shared: bool = False
 
 
+class Server(NamedTuple):
+    """What a driver is connected to, read off the live connection.
+
+    product: what answers there, such as "redis", "valkey" or "mariadb"; where there is no
+        server, what keeps the locks: "sqlite", the kernel ("linux"), or "python" itself.
+    version: its version in its own words; it begins with numbers and dots.
+    topology: what this connection can tell of the whole that it is a part of, such as
+        "standalone" or "cluster of 3"; empty if it can tell nothing.
+    client: the library that carries the connection, by the name of its distribution; empty
+        for none.
+    client_version: that library's version.
+    """
+
+    product: str
+    version: str
+    topology: str = ""
+    client: str = ""
+    client_version: str = ""
+
+
 Severity = Literal["error", "warning", "note"]
 
 

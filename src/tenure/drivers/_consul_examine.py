@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .._model import Finding
+from .._model import Finding, Server
 from ..errors import BackendError, InvalidArgument
 from ..wires.consul import ConsulWire
 
@@ -15,17 +15,38 @@ _OLDEST = (1, 7)
 _CONNECTIONS_LEAST = 1000
 
 
-async def check_ttl(wire: ConsulWire, ttl: float) -> None:
-    """`InvalidArgument` if the agent is a server and says that it allows no such session."""
+async def check_ttl(wire: ConsulWire, ttl: float) -> dict[str, Any] | None:
+    """What the agent says of itself; None if it may not be asked.
+
+    `InvalidArgument` if it is a server and says that it allows no such session.
+    """
     try:
-        least = _least(await wire.ask("agent/self"))
+        answer: dict[str, Any] = await wire.ask("agent/self")
+        least = _least(answer)
     except BackendError:
-        return  # it may not be asked; then the first session shows it
+        return None  # then the first session shows it
     if least is not None and ttl < least:
         raise InvalidArgument(
             f"consul: the servers allow no session shorter than {least:g} s (session_ttl_min), "
             f"and the ttl is {ttl:g} s; choose a longer ttl, or set session_ttl_min on every server"
         )
+    return answer
+
+
+def server(answer: dict[str, Any]) -> Server:
+    """What an agent that is asked of itself tells of it and of the servers."""
+    return Server("consul", _told(answer), _topology(answer.get("Stats") or {}))
+
+
+def _topology(stats: dict[str, Any]) -> str:
+    """How many servers vote, as one of them tells; an agent that is none knows of all."""
+    count = str((stats.get("raft") or {}).get("latest_configuration", "")).count("Suffrage:Voter")
+    known = str((stats.get("consul") or {}).get("known_servers", ""))
+    if not count and known.isdecimal():
+        count = int(known)
+    if count == 1:
+        return "standalone"
+    return f"cluster of {count}" if count else ""
 
 
 async def examine(wire: ConsulWire, ttl: float) -> list[Finding]:
@@ -111,11 +132,15 @@ def _access(debug: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _version(answer: dict[str, Any]) -> Iterator[Finding]:
-    text = str((answer.get("Config") or {}).get("Version", ""))
+    text = _told(answer)
     numbers = tuple(int(each) for each in re.findall(r"\d+", text)[:2])
     if numbers and numbers < _OLDEST:
         said = "Older than 1.7 it ties every session to the health of the agent asked."
         yield Finding("error", f"version {text}", said, "Use Consul 1.7 or newer.")
+
+
+def _told(answer: dict[str, Any]) -> str:
+    return str((answer.get("Config") or {}).get("Version", ""))
 
 
 def _least(answer: dict[str, Any]) -> float | None:

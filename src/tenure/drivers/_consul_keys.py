@@ -20,6 +20,16 @@ SHARED = 1
 """The flag of a shared claim's key."""
 
 
+class Session:
+    """An own session: its owner, and when its key was last written; 0 if it never was."""
+
+    __slots__ = ("epoch", "owner")
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.epoch = 0
+
+
 class Place:
     """What the driver knows of a claim of its own.
 

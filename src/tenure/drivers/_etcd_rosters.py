@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .._model import Claim, Finding, Interest, Record, Roll, Traits
+from .._model import Claim, Finding, Interest, Record, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -115,6 +115,11 @@ class EtcdRosters(Driver):
         from ._etcd_examine import examine
 
         return await examine(self._connected(), self.url, self.runtime, self.patience)
+
+    async def server(self) -> Server:
+        """The member that answers. How many there are, it would take another request to learn."""
+        wire = self._connected()
+        return Server("etcd", await wire.version(), "", *wire.client)
 
     def _connected(self) -> Wire:
         if self._wire is None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 
 from .._model import Finding
 from ..wires.lockprobe import probe
+from ._file_mounts import MOUNTS, file_system
 
-MOUNTS = "/proc/self/mountinfo"
+__all__ = ["MOUNTS", "SHARED", "examine", "file_system", "room"]
 
 _FREE_LEAST = 0.05
 """Of the space or the files that a file system can take, so much should be left."""
@@ -74,21 +74,6 @@ def _kind(folder: str) -> Iterator[Finding]:
         )
         advice = "For several containers, mount one folder of the host into all of them."
         yield Finding("note", subject, text, advice)
-
-
-def file_system(mounts: str, path: str) -> str | None:
-    """The type of the file system that a path is on, by the kernel's table of mounts."""
-    longest, found = -1, None
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        words = before.split(" ")
-        if len(words) < 5 or not after:
-            continue
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= longest:  # the last of those on one point is on top
-            longest, found = len(point), after.split(" ")[0]
-    return found
 
 
 def room(folder: str) -> Iterator[Finding]:

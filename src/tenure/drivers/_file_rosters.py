@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from .._model import Interest, Roll
+from .._model import Interest, Roll, Server
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import SessionLost, StorageError, Unavailable
 from ._file_documents import Documents, document_path
 from ._file_ear import Ear
+from ._file_mounts import kind_of
 from ._file_names import make_folder
 from ._file_sessions import Sessions
 from .base import Lost, Wake
@@ -48,6 +49,12 @@ class FileRosters(DocumentDriver):
         make_folder(self._folder)
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise StorageError(f"{self._folder}: not writable; name another folder in the URL")
+
+    async def server(self) -> Server:
+        """The kernel, whose locks these are; and the type of the folder's file system."""
+        kernel = os.uname()
+        kind = await self._do(kind_of, self._folder)
+        return Server(kernel.sysname.lower(), kernel.release, kind)
 
     # -- the session is the process itself -------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._model import Finding
+from .._model import Finding, Server
 from ..errors import BackendError, Unavailable
 from ..wires.memcached import Wire, statistics
 from ._memcached_index import LOSSES, UPTIME_AT_START_SECONDS, number
@@ -15,6 +15,12 @@ FULL = 0.8
 SMALL_BYTES = 16 << 20
 ITEM_BYTES = 1 << 20
 _EVERYWHERE = ("NULL", "0.0.0.0", "::")  # noqa: S104  # what is warned of
+
+
+async def server(wire: Wire[Any]) -> Server:
+    """What the server says of itself. It knows of no other, nor of a proxy before it."""
+    _, replies = await wire.ask(b"stats\r\n")
+    return Server("memcached", statistics(replies[0]).get("version", ""))
 
 
 async def findings(wire: Wire[Any], most: float) -> Sequence[Finding]:

@@ -70,8 +70,7 @@ def _number(facts: Facts, name: str) -> int:
 
 
 def _version(link: Link) -> Iterator[Finding]:
-    # MariaDB may put a version of MySQL's before its own.
-    told = re.search(r"(\d+)\.(\d+)\.\d+", link.version.removeprefix("5.5.5-"))
+    told = re.search(r"(\d+)\.(\d+)\.\d+", link.version)
     if told is not None and (int(told[1]), int(told[2])) < _OLDEST[link.mariadb]:
         text = "It is older than what this driver was made for: it may lack locks that add up."
         advice = "Use MariaDB 10.5 or MySQL 5.7, or a later one."

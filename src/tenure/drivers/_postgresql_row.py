@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import OutcomeUnknown, SessionLost, Unavailable
@@ -142,6 +142,10 @@ class PostgresqlRowDriver(DocumentDriver):
         from ._postgresql_examine import examine  # only an operator needs it
 
         return await examine(await self._linked(), self.ttl, rows=True)
+
+    async def server(self) -> Server:
+        """What the server said in the connection's greeting."""
+        return (await self._linked()).server()
 
     async def start(self, owner: str, lost: Lost) -> str:
         self._known.clear()  # it was guessed under another session's number

@@ -61,7 +61,8 @@ class Doors:
             raise failure
         try:
             (pid, standby) = await link.script("SELECT pg_backend_pid(), pg_is_in_recovery()")
-            if own_server and is_pooled(link, pid):
+            link.pooled = is_pooled(link, pid)
+            if own_server and link.pooled:
                 await self._check_pooler(link, parameters, pid)
             if standby == b"t":
                 raise Unavailable("postgresql: this server is a standby; name the primary too")

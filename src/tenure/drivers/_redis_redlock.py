@@ -22,10 +22,12 @@ another number, and what stood there before does not count any more.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .._model import Finding, Grant, Holder, Taken, Traits
+from .._model import Finding, Grant, Holder, Server, Taken, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import OutcomeUnknown, SessionLost, TenureError, Unavailable, Unsupported
@@ -160,6 +162,21 @@ class RedlockDriver(Driver, Mutex):
                 each = [Finding("warning", "away", text, str(error))]
             found += [finding._replace(subject=f"{label}: {finding.subject}") for finding in each]
         return found
+
+    async def server(self) -> Server:
+        """The master with the lowest version, of those that could be reached so far.
+
+        Where there are both Redis and Valkey, the numbers alone are compared. The topology is
+        how many masters the URL names.
+        """
+        found = []
+        for member in self._fan.members:
+            with suppress(Unavailable):
+                found.append(member.wire.server())
+        if not found:
+            raise Unavailable("redlock: no master can be reached")
+        lowest = min(found, key=lambda each: [*map(int, re.findall(r"\d+", each.version))])
+        return lowest._replace(topology=f"{len(self._fan.members)} independent masters")
 
     # -- the session -----------------------------------------------------------
 

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .._model import Finding
-from ..wires.zookeeper import Wire
+from .._model import Finding, Server
+from ..errors import Unsupported
+from ..wires._zookeeper_api import Link
+from ..wires.zookeeper import CLIENT, Wire
 
 _CONNECTIONS_LEAST = 20
+
+
+def server(wire: Wire, link: Link) -> Server:
+    """What the server says of itself to which the link leads. Blocks."""
+    answer = wire.ask_there(link, "srvr")
+    version = answer.partition("Zookeeper version: ")[2].partition("\n")[0].partition(",")[0]
+    if not version:
+        raise Unsupported(
+            f"zookeeper: {link.place.name} does not tell its version: its zoo.cfg must have srvr "
+            "in 4lw.commands.whitelist"
+        )
+    mode = _facts(answer).get("Mode", "")
+    topology = mode if mode in ("", "standalone") else "replicated"
+    return Server("zookeeper", version, topology, *CLIENT)
 
 
 def examine(wire: Wire, ttl: float, given: float) -> list[Finding]:

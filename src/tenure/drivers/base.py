@@ -20,7 +20,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from .._model import Claim, Finding, Grant, Holder, Interest, Record, Roll, Taken, Traits
+from .._model import (
+    Claim,
+    Finding,
+    Grant,
+    Holder,
+    Interest,
+    Record,
+    Roll,
+    Server,
+    Taken,
+    Traits,
+)
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import Unsupported
@@ -37,6 +48,7 @@ __all__ = [
     "Record",
     "Roll",
     "Runtime",
+    "Server",
     "Taken",
     "Traits",
     "Url",
@@ -118,6 +130,16 @@ class Driver(ABC):
         with or without a session. What one may not read is a finding, too.
         """
         return ()
+
+    async def server(self) -> Server:
+        """What this is connected to: product, version and what can be told of its topology.
+
+        Called at every connect, on a driver that is open, with or without a session. So it costs
+        nothing where the greeting has told, and else one round trip at most, within
+        `patience`. A `BackendError` if nobody answers, or if one may not ask; then what it is
+        stays unknown, and all else works. `Unsupported` if the driver, or the server, never tells.
+        """
+        raise Unsupported(f"{self.url.scheme}: the driver does not say what it is connected to")
 
     # -- the session -------------------------------------------------------
 

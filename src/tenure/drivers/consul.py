@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from .._model import Claim, Finding, Interest, Record, Roll, Traits
+from .._model import Claim, Finding, Interest, Record, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -34,11 +34,12 @@ from ..errors import (
 )
 from ..wires import consul as wires
 from ..wires.consul import Answer, ConsulWire, Entry, Refused
-from ._consul_examine import check_ttl, examine
+from ._consul_examine import check_ttl, examine, server
 from ._consul_keys import (
     SHARED,
     Keys,
     Place,
+    Session,
     Stand,
     ahead,
     claim,
@@ -58,16 +59,6 @@ _RACES = 16
 _KNOWN_EMPTY = 4096
 _OPERATIONS_MAX = 60
 """Consul takes 64 in one transaction, newer ones 128."""
-
-
-class _Session:
-    """An own session: its owner, and when its key was last written; 0 if it never was."""
-
-    __slots__ = ("epoch", "owner")
-
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.epoch = 0
 
 
 class ConsulDriver(Driver):
@@ -93,11 +84,13 @@ class ConsulDriver(Driver):
         check(url)
         self._delay = lock_delay(url)
         self._keys = Keys(namespace)
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         self._places: dict[str, Place] = {}
         self._empty: dict[str, int] = {}
         """Of rosters where an own claim was alone that has left: when the gate was written."""
         self._wire: ConsulWire | None = None
+        self._agent: dict[str, Any] | None = None
+        """What the agent said when it was asked first, for whoever wants to know."""
         self._polls = Polls(runtime, self._connected, self.patience)
         self._records = Records(self._keys, self._connected, runtime)
 
@@ -109,7 +102,7 @@ class ConsulDriver(Driver):
         try:
             await wire.open(self.runtime)
             await wire.get(f"{self._keys.root}probe")
-            await check_ttl(wire, self.ttl)
+            self._agent = await check_ttl(wire, self.ttl)
         except BaseException:
             await wire.close()
             raise
@@ -128,6 +121,11 @@ class ConsulDriver(Driver):
     async def examine(self) -> Sequence[Finding]:
         return await examine(self._connected(), self.ttl)
 
+    async def server(self) -> Server:
+        """The agent that answers, and the number of servers that it knows."""
+        told, self._agent = self._agent, None
+        return server(told or await self._connected().ask("agent/self"))
+
     def _connected(self) -> ConsulWire:
         if self._wire is None:
             raise Unavailable(f"{self.url.scheme}: the driver is not open")
@@ -141,7 +139,7 @@ class ConsulDriver(Driver):
         ttl, delay = (f"{math.ceil(each * 1000)}ms" for each in (self.ttl, self._delay))
         wire = self._connected()
         session = await wire.create_session(f"tenure {owner}"[:200], ttl, behavior, delay)
-        self._sessions[session] = _Session(owner)
+        self._sessions[session] = Session(owner)
         return session
 
     async def renew(self, session: str) -> None:
@@ -281,7 +279,7 @@ class ConsulDriver(Driver):
             return Roll((mine,), mine)
         return self._stands(place, entries, find(entries, key), token)
 
-    async def _learn_epoch(self, session: str, known: _Session) -> None:
+    async def _learn_epoch(self, session: str, known: Session) -> None:
         entry = await self._connected().get(self._keys.of_session(session))
         if entry is None:
             raise SessionLost(f"consul: the session {session} has expired or was destroyed")

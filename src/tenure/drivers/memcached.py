@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from .._model import Claim, Finding, Roll, Traits
+from .._model import Claim, Finding, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import BackendError, OutcomeUnknown, SessionLost, Unavailable
 from ..wires import memcached as wires
-from ._memcached_findings import findings
+from ._memcached_findings import findings, server
 from ._memcached_index import Clock, Index, draw
 from ._memcached_items import (
     Absent,
@@ -90,6 +90,9 @@ class MemcachedDriver(DocumentDriver):
 
     async def examine(self) -> Sequence[Finding]:
         return await findings(self._wire, self._most)
+
+    async def server(self) -> Server:
+        return await server(self._wire)
 
     # -- the session -----------------------------------------------------------
 

@@ -8,10 +8,11 @@ says, not a shortcut beside it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .._model import Claim, Finding, Interest, Traits
+from .._model import Claim, Finding, Interest, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL
@@ -70,6 +71,10 @@ class MemoryDriver(DocumentDriver):
         text = "It excludes the threads and tasks of this process, and no other process."
         advice = "For the processes of one machine use file://, for several hosts a server."
         return (Finding("note", "memory://", text, advice),)
+
+    async def server(self) -> Server:
+        """Python itself."""
+        return Server("python", sys.version.partition(" ")[0])
 
     async def close(self) -> None:
         """Nothing to disconnect from."""

@@ -17,7 +17,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -91,6 +91,7 @@ class MysqlDriver(TableDocuments):
         self._over = ""
         self._writes = bool(self.database)  # whether names and owners are written down
         self._warned = False
+        self._nodes = 0  # of the Galera cluster, if there is one
         self._sweeps = [_FORGET_NAMES, _FORGET_CONNECTIONS]  # yet to be carried out, once
         # A database whose name differs only in case may be the same one.
         self.mutex = UserLocks(self, runtime, self.database.lower())
@@ -117,6 +118,10 @@ class MysqlDriver(TableDocuments):
         from ._mysql_examine import examine  # only an operator needs it
 
         return await examine(await self.questions(), self.ttl, self.database)
+
+    async def server(self) -> Server:
+        """What the server said in the greeting of the main connection."""
+        return (await self.questions()).server(self._nodes)
 
     # -- the session -------------------------------------------------------------
 
@@ -373,12 +378,13 @@ class MysqlDriver(TableDocuments):
     async def _look_around(self, link: Link) -> None:
         """Warn, once, of a cluster whose nodes do not know of each other's locks."""
         rows = await link.rows(b"SHOW GLOBAL STATUS LIKE 'wsrep_cluster_size'")
-        if rows and int(rows[0][1] or 0) > 1 and not self._warned:
+        self._nodes = int(rows[0][1] or 0) if rows else 0
+        if self._nodes > 1 and not self._warned:
             self._warned = True
             logger.warning(
                 "tenure: this server is one of a Galera cluster of %d, whose nodes do not know of "
                 "each other's locks: all clients must use the same node",
-                int(rows[0][1] or 0),
+                self._nodes,
             )
 
     def _ended(self, link: Link, reason: str) -> None:

@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -100,6 +100,10 @@ class PostgresqlDriver(TableRosters):
         from ._postgresql_examine import examine  # only an operator needs it
 
         return await examine(await self.questions(), self.ttl, rows=False)
+
+    async def server(self) -> Server:
+        """What the server said in the greeting of the main connection."""
+        return (await self.questions()).server()
 
     async def start(self, owner: str, lost: Lost) -> str:
         self._forget("a new session was started")

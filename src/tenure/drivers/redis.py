@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from .._model import Claim, Finding, Interest, Record, Roll, Traits
+from .._model import Claim, Finding, Interest, Record, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import ProtocolError, SessionLost, TenureError, Unavailable, Unsupported
@@ -98,6 +98,10 @@ class RedisDriver(Driver):
         from ._redis_examine import examine  # only an operator needs it
 
         return await examine(self._wire.command, self.runtime.wall, self.ttl)
+
+    async def server(self) -> Server:
+        """The master; of a cluster, the number of nodes that its map names, replicas included."""
+        return self._wire.server()
 
     # -- the session -----------------------------------------------------------
 

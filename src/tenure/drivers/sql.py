@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL
@@ -57,11 +57,16 @@ class SqlDriver(SqlDocuments):
         options = {key: value for key, value in url.options.items() if key != "pool_size"}
         plain = Url(url.scheme, url.hosts, url.path, options, url.username, url.password)
         dialect = f"{name}+{module or _MODULES[name]}"
-        maker = AlchemyMaker(name, plain, dialect, self.patience)
+        maker = self._maker = AlchemyMaker(name, plain, dialect, self.patience)
         self.connected(maker, _DIALECTS[name], maker.placeholder, size)
 
     def shown_url(self) -> str:
         return str(self.url)
+
+    async def server(self) -> Server:
+        """What the server answers when it is asked; modules do not agree on how to keep it."""
+        ((version,),) = await self.rows(self._maker.question)
+        return self._maker.server(str(version))
 
     async def examine(self) -> Sequence[Finding]:
         # Imported by whoever asks: few do.

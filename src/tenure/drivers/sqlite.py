@@ -14,11 +14,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL, Unavailable
 from ..wires.sqlite import BOOT, SqliteMaker
+from ._file_mounts import kind_of
 from ._sql_documents import SqlDocuments
 from ._sql_text import SQLITE
 from .document import Document
@@ -55,7 +56,7 @@ class SqliteDriver(SqlDocuments):
             raise InvalidURL("sqlite: the URL names a file, not a folder")
         self._boot = BOOT[:8]
         self._logged = False
-        maker = SqliteMaker(f"sqlite: {self.path}", self.path, runtime.now)
+        maker = self._maker = SqliteMaker(f"sqlite: {self.path}", self.path, runtime.now)
         # SQLite lets one in at a time; a second connection would wait by sleeping.
         self.connected(maker, SQLITE, "?", 1)
 
@@ -66,6 +67,12 @@ class SqliteDriver(SqlDocuments):
         await super().open()
         ((mode,),) = await self.rows("PRAGMA journal_mode")
         self._logged = mode == "wal"
+
+    async def server(self) -> Server:
+        """The SQLite library; the type of the file system, and how the file keeps a journal."""
+        kind = await self.runtime.blocking(lambda: kind_of(self.path))
+        journal = "write-ahead log" if self._logged else "rollback journal"
+        return self._maker.server(f"{kind}, {journal}" if kind else journal)
 
     async def before_tables(self) -> None:
         if not await self.rows(_TABLES):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import InvalidURL
-from ..wires.zake import ZakeLink
+from ..wires.zake import ZakeLink, server
 from ..wires.zookeeper import Settings, Wire, connection
 from ._zookeeper_rosters import ZookeeperRosters
 
@@ -28,6 +28,10 @@ class ZakeDriver(ZookeeperRosters):
 
     def _make_wire(self) -> Wire:
         return connection(self._settings, self.runtime.flavour, ZakeLink)
+
+    async def server(self) -> Server:
+        """Python itself: there is no server."""
+        return server()
 
     async def examine(self) -> Sequence[Finding]:
         text = "It excludes nobody outside of this process, and forgets everything with it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._model import Finding, Traits
+from .._model import Finding, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import Unavailable
@@ -36,6 +36,19 @@ class ZookeeperDriver(ZookeeperRosters):
 
     def _make_wire(self) -> Wire:
         return connection(self._settings, self.runtime.flavour)
+
+    async def server(self) -> Server:
+        """What the server says, to which the session is connected, to the word srvr.
+
+        The protocol itself does not tell, so that is a connection of its own. `Unsupported` if
+        the server does not allow the word.
+        """
+        from ._zookeeper_examine import server
+
+        link = await self._any()
+        wire = self._wire
+        assert wire is not None
+        return await self.runtime.blocking(lambda: server(wire, link))
 
     async def examine(self) -> Sequence[Finding]:
         from ._zookeeper_examine import examine  # only an operator needs it

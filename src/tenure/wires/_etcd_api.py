@@ -192,6 +192,9 @@ class Stream(Protocol):
 class Wire(Protocol):
     """The verbs. Each is one request and one reply, bounded in time by the wire."""
 
+    client: tuple[str, str]
+    """The library that carries them, and its version; empty if there is none."""
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -223,6 +226,10 @@ class Wire(Protocol):
 
     async def lease_age(self, lease: int) -> float | None:
         """Whole seconds since a lease was kept alive last; None if there is no such lease."""
+        ...
+
+    async def version(self) -> str:
+        """The version of the member at the other end."""
         ...
 
     async def status(self) -> Status: ...

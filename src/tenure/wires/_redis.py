@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import hiredis
 
@@ -72,8 +72,15 @@ def hello(username: str | None, password: str | None) -> bytes:
     return pack((*words, b"SETNAME", b"tenure"))
 
 
-def check_hello(reply: Reply, settings: Settings, *, guide: bool) -> None:
-    """See that a usable server answered. What it says is not quoted: it may echo a secret.
+class Told(NamedTuple):
+    """What a server says of itself in its greeting."""
+
+    product: str
+    version: str
+
+
+def check_hello(reply: Reply, settings: Settings, *, guide: bool) -> Told:
+    """See that a usable server answered. An error is not quoted: it may echo a secret.
 
     guide: it is only asked for the way: a sentinel, or any node of a cluster.
     """
@@ -102,6 +109,12 @@ def check_hello(reply: Reply, settings: Settings, *, guide: bool) -> None:
         )
     if named and not guide and facts.get(b"role") != b"master":
         raise Unavailable(f"{label}: the server that was named is no master (yet)")
+    return Told(_text(facts, b"server") or "redis", _text(facts, b"version"))
+
+
+def _text(facts: Mapping[Any, Any], name: bytes) -> str:
+    value = facts.get(name)
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def translate(text: str, label: str) -> TenureError:

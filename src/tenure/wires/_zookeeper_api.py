@@ -107,6 +107,14 @@ class Reply:
         return self.value
 
 
+class Place(NamedTuple):
+    """A server: its name as the URL has it, and its address."""
+
+    name: str
+    address: str
+    port: int
+
+
 class Link(Protocol):
     """One session at ZooKeeper, with the connection that it has at the moment."""
 
@@ -114,6 +122,8 @@ class Link(Protocol):
     """The session's number, in hexadecimal digits; empty until there is one."""
     timeout: float
     """For how many seconds the server keeps the session without hearing of it."""
+    place: Place
+    """Where the connection leads to, or has led to last."""
 
     def over(self) -> str | None:
         """Why the session is dead; None if it is not, as far as is known."""

@@ -20,10 +20,14 @@ from kazoo.protocol.serialization import Create
 from kazoo.protocol.states import EventType, KazooState, KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, make_acl
+from kazoo.version import __version__ as VERSION  # noqa: N812 - it is a constant
 
 from ..errors import AuthenticationFailed, InvalidArgument, Unavailable
-from ._zookeeper_api import Reply, Settings, Stat, Watcher
+from ._zookeeper_api import Place, Reply, Settings, Stat, Watcher
 from ._zookeeper_handler import Handler, Log
+
+CLIENT = ("kazoo", str(VERSION))
+"""The library, and its version."""
 
 _CONTAINER = 4
 _MAY_CREATE = make_acl("world", "anyone", read=True, create=True)
@@ -40,6 +44,7 @@ class _Connection(ConnectionHandler):  # type: ignore[misc]
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        self.link.place = Place(host, hostip, port)
         self.link.given(read_timeout * 1.5 / 1000)
         return read_timeout, connect_timeout
 
@@ -95,6 +100,7 @@ class KazooLink:
         self._containers = True
         self.id = ""
         self.timeout = 0.0
+        self.place = Place("", "", 0)
 
     def __repr__(self) -> str:
         return f"<KazooLink {self.id or 'not connected'}>"

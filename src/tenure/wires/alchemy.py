@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from .._model import Server
 from .._url import Url
 from ..errors import (
     AuthenticationFailed,
@@ -41,6 +43,9 @@ _REFUSED = (
 """In what libpq says when it cannot connect: it does not tell the SQLSTATE."""
 
 # SQLSTATE, or the number that MySQL and MariaDB tell.
+_VERSION = {"postgresql": "SHOW server_version"}
+_VERSION_ELSE = "SELECT VERSION()"
+
 _MISSING_TABLE = {"42P01", 1146}
 _DUPLICATE = {"23505", "42P07", 1062}
 _DENIED = {"42501", 1044, 1045, 1142, 1143, 1227, 1370, 1698}
@@ -103,6 +108,19 @@ class AlchemyMaker:
         limit = math.ceil(patience) if self.driver != "psycopg" else max(2, math.ceil(patience))
         self._arguments = arguments
         self._named = {"connect_timeout": limit, **named}
+
+    @property
+    def question(self) -> str:
+        """The statement that asks for the server's version."""
+        return _VERSION.get(self.name, _VERSION_ELSE)
+
+    def server(self, version: str) -> Server:
+        """What has answered to the question."""
+        product = self.name
+        if product != "postgresql":
+            # The URL may call either by the other's name.
+            product = "mariadb" if "mariadb" in version.lower() else "mysql"
+        return Server(product, version, "", "SQLAlchemy", sqlalchemy.__version__)
 
     def connect(self, seconds: float) -> Any:
         """A connection in autocommit mode, or `Unavailable` when the time is over."""

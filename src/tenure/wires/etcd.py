@@ -109,6 +109,8 @@ class Link:
 class EtcdWire:
     """What the two flavours share; it never suspends but in `_unary` and `_shut`."""
 
+    client = ("grpcio", grpc.__version__)
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._turn = 0
@@ -205,6 +207,10 @@ class EtcdWire:
         left, granted = proto.lease_time_to_live_reply(reply)
         # etcd leaves out the fraction of the time that is left.
         return None if left < 0 else float(max(0, granted - left - 1))
+
+    async def version(self) -> str:
+        """The version of the member at the other end."""
+        return (await self.status()).version
 
     async def status(self) -> api.Status:
         """What the member at the other end says of itself."""

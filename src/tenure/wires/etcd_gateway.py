@@ -63,6 +63,8 @@ class Watches(api.Stream, Protocol):
 class GatewayWire:
     """The verbs over HTTP; `http` is the wire of one flavour, with `_LEADER` for headers."""
 
+    client = ("", "")
+
     def __init__(
         self, http: Wire[Any], runtime: Runtime, credentials: tuple[str, str] | None
     ) -> None:
@@ -71,6 +73,7 @@ class GatewayWire:
         self._credentials = credentials
         self._paths = {name: f"/v3{path}" for name, path in _PATHS.items()}
         self._stream: Watches | None = None
+        self._version = ""
         self._watches: Callable[[Any, str], Watches]
         if runtime.flavour == "asyncio":
             from ._etcd_gateway_asyncio import AsyncioWatches
@@ -156,6 +159,11 @@ class GatewayWire:
         age = float(max(0, messages.number(reply, "grantedTTL") - left - 1))
         return None if left < 0 else age
 
+    async def version(self) -> str:
+        """The version of the member at the other end; for nothing just after `open`, which asks."""
+        told, self._version = self._version, ""
+        return told or (await self.status()).version
+
     async def status(self) -> api.Status:
         """What the member at the other end says of itself."""
         return upkeep.status_json(await self._call("Status", {}))
@@ -236,7 +244,8 @@ class GatewayWire:
         reply = await self.http.request("GET", "/version")
         found = None
         if reply.status == 200:
-            found = _VERSION.match(str(messages.parsed(reply.body).get("etcdserver", "")))
+            self._version = str(messages.parsed(reply.body).get("etcdserver", ""))
+            found = _VERSION.match(self._version)
         if found is not None:
             version = int(found[1]), int(found[2])
             if version < _LEAST_VERSION:
@@ -246,6 +255,7 @@ class GatewayWire:
                 )
             self._set_paths("/v3beta" if version == (3, 3) else "/v3")
             return
+        self._version = ""
         # Something in between hides the version: look where the gateway answers.
         body = messages.packed(messages.range_request(api.Get(b"\0", limit=1)))
         for prefix in ("/v3", "/v3beta"):

@@ -14,6 +14,9 @@ import socket
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 
+import pymysql
+
+from .._model import Server
 from ..errors import (
     InvalidArgument,
     StorageError,
@@ -42,7 +45,8 @@ class Link(links.Link):
         super().__init__(patience, ended)
         self.number = greeted.number
         """The connection's number, as the server named it in its greeting."""
-        self.version = greeted.version
+        # MariaDB may put a version of MySQL's before its own.
+        self.version = greeted.version.removeprefix("5.5.5-")
         self.packet_max = 1 << 20
         """The longest statement that the server takes, in bytes."""
         self.kill: Kill | None = None
@@ -53,6 +57,12 @@ class Link(links.Link):
     def mariadb(self) -> bool:
         """Whether the server is MariaDB."""
         return "mariadb" in self.version.lower()
+
+    def server(self, nodes: int) -> Server:
+        """What the server said in its greeting. `nodes`: of its Galera cluster, if it has one."""
+        product = "mariadb" if self.mariadb else "mysql"
+        topology = f"cluster of {nodes}" if nodes else ""
+        return Server(product, self.version, topology, "PyMySQL", pymysql.VERSION_STRING)
 
     @abstractmethod
     async def run(self, statement: bytes) -> Reply:

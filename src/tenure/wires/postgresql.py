@@ -16,8 +16,10 @@ import os
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import pq
 
+from .._model import Server
 from . import links
 from .libpq import Heard
 from .links import Ended, Row
@@ -36,6 +38,16 @@ class Link(links.Link):
         super().__init__(patience, ended)
         self._pgconn = pgconn
         self._socket = pgconn.socket
+        # Read now: later, another thread may be at work on the connection.
+        told = pgconn.parameter_status(b"server_version") or b""
+        self._version = told.decode(errors="replace")
+        self.pooled = False
+        """Whether there is a pooler between this client and the server."""
+
+    def server(self) -> Server:
+        """What the server, or the pooler in its name, said in its greeting."""
+        topology = "behind a pooler" if self.pooled else ""
+        return Server("postgresql", self._version, topology, "psycopg", psycopg.__version__)
 
     @property
     def server_version(self) -> int:

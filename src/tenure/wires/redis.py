@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import hiredis
 
+from .._model import Server
 from .._runtime.base import Flavour, Runtime
 from .._url import Host
 from ..errors import OutcomeUnknown, ProtocolError, TenureError, Unavailable
@@ -23,6 +24,7 @@ from ._redis import (
     STALE,
     Reply,
     Settings,
+    Told,
     Word,
     bad_database,
     check_hello,
@@ -66,6 +68,8 @@ class Wire(Pool[L]):
         """The node of the cluster that has the slot, as far as is known."""
         self._nodes: list[Host] = []
         """The nodes of the cluster, as the map has named them."""
+        self._told: Told | None = None
+        """What the greeting of the newest connection has said."""
 
     @property
     def _name(self) -> str:
@@ -78,6 +82,16 @@ class Wire(Pool[L]):
         if self.settings.tls is not None:
             self._tls = await runtime.blocking(self.settings.tls.context)
         self._free.append(await self._take(time.monotonic() + self.settings.patience))
+
+    def server(self) -> Server:
+        """What the newest connection's greeting has said; `Unavailable` if there was none."""
+        told, settings = self._told, self.settings
+        if told is None:
+            raise Unavailable(f"{settings.label}: not connected yet")
+        topology = "sentinel" if settings.service else "standalone"
+        if settings.slot is not None:
+            topology = f"cluster of {len(self._nodes)}"
+        return Server(*told, topology, "hiredis", hiredis.__version__)
 
     async def ask(self, packed: bytes) -> Reply:
         """Carry out one command, packed already; `ScriptMissing` if its script is unknown.
@@ -272,7 +286,10 @@ class Wire(Pool[L]):
         link = await self._dial(host, until)
         self._links.add(link)
         try:
-            check_hello(await self._ask(link, hello(*login), until), settings, guide=guide)
+            reply = await self._ask(link, hello(*login), until)
+            told = check_hello(reply, settings, guide=guide)
+            if not guide:
+                self._told = told
             if self._closed:
                 raise self._shut()
         except BaseException:

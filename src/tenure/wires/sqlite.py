@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._model import Server
 from ..errors import BackendError, StorageError, Unavailable
 from .sql import MissingTable, told
 
@@ -213,6 +214,10 @@ class SqliteMaker:
 
     def _microseconds(self) -> int:
         return int(self._now() * 1e6)
+
+    def server(self, topology: str) -> Server:
+        """The library, which is a part of this process."""
+        return Server("sqlite", sqlite3.sqlite_version, topology)
 
     def descriptor(self, connection: Any) -> int | None:
         """None: it is a file."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 from kazoo.exceptions import KazooException, SessionExpiredError
@@ -20,7 +22,8 @@ from kazoo.protocol.states import EventType
 from zake.fake_client import FakeClient
 from zake.fake_storage import FakeStorage
 
-from ._zookeeper_api import Reply, Settings, Stat, Watcher
+from .._model import Server
+from ._zookeeper_api import Place, Reply, Settings, Stat, Watcher
 from ._zookeeper_kazoo import first_error
 
 _lock = threading.RLock()
@@ -92,6 +95,12 @@ def names_in(ensemble: str, path: str) -> list[str]:
     return [each.rpartition("/")[2] for each in found]
 
 
+def server() -> Server:
+    """Python itself, in which the store is."""
+    python = sys.version.partition(" ")[0]
+    return Server("python", python, "", "zake", metadata.version("zake"))
+
+
 class ZakeLink:
     """`Link` over one of zake's clients."""
 
@@ -106,6 +115,7 @@ class ZakeLink:
         self._listeners: list[Callable[[], None]] = []
         self.id = f"{next(_numbers):x}"
         self.timeout = 0.0
+        self.place = Place("", "", 0)
 
     # -- the session -------------------------------------------------------
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, TypeAlias
 
 from .._runtime.base import Flavour
@@ -31,13 +32,14 @@ from ._zookeeper_api import (
     NodeExists,
     NoNode,
     NotEmpty,
+    Place,
     Refused,
     Reply,
     Settings,
 )
-from ._zookeeper_kazoo import KazooLink
+from ._zookeeper_kazoo import CLIENT, KazooLink
 
-__all__ = ["Settings", "Wire", "connection"]
+__all__ = ["CLIENT", "Settings", "Wire", "connection"]
 
 _REFUSALS: dict[str, type[Refused]] = {
     "NoNodeError": NoNode,
@@ -114,24 +116,42 @@ class Wire:
         """What each host answers to one of the four-letter words. Blocks."""
         found = {}
         hosts = self.settings.hosts.split(",")
+        seconds = self.settings.patience / len(hosts)
         for each in hosts:
             host, _, port = each.rpartition(":")
+            name = host.strip("[]")
             try:
-                found[each] = self._ask(host.strip("[]"), int(port), word, len(hosts))
+                found[each] = self._ask(Place(name, name, int(port)), word, seconds)
             except OSError as error:
                 found[each] = f"unreachable: {error.strerror or error}"
         return found
 
-    def _ask(self, host: str, port: int, word: str, share: int) -> str:
+    def ask_there(self, link: Link, word: str) -> str:
+        """What the server answers that the session is connected to. Blocks."""
+        place = link.place
+        try:
+            return self._ask(place, word, self.settings.patience)
+        except OSError as error:
+            where = f"{place.name}:{place.port}"
+            text = error.strerror or error
+            raise Unavailable(f"zookeeper: {where} does not answer to {word!r}: {text}") from error
+
+    def _ask(self, place: Place, word: str, seconds: float) -> str:
         answer = b""
+        until = monotonic() + seconds
         with contextlib.ExitStack() as stack:
-            timeout = self.settings.patience / share / 2
-            link = stack.enter_context(socket.create_connection((host, port), timeout))
+            to = (place.address, place.port)
+            link = stack.enter_context(socket.create_connection(to, seconds))
             if self._context is not None:
-                name = host if self.settings.verify else None
+                name = place.name if self.settings.verify else None
+                link.settimeout(max(0.001, until - monotonic()))
                 link = stack.enter_context(self._context.wrap_socket(link, server_hostname=name))
             link.sendall(word.encode("ascii"))
-            while len(answer) < _ANSWER_MAX and (chunk := link.recv(4096)):
+            while len(answer) < _ANSWER_MAX:
+                link.settimeout(max(0.001, until - monotonic()))
+                chunk = link.recv(4096)
+                if not chunk:
+                    break
                 answer += chunk
         return answer.decode(errors="replace")
 

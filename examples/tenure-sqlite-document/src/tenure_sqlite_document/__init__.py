@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
-from tenure.drivers.base import Runtime, Traits, Url
+from tenure.drivers.base import Runtime, Server, Traits, Url
 from tenure.drivers.document import Document, DocumentDriver
 from tenure.errors import BackendError, InvalidURL, StorageError, Unavailable
 
@@ -53,6 +53,9 @@ class SqliteDocumentDriver(DocumentDriver):
 
     async def close(self) -> None:
         """Nothing is open between two calls."""
+
+    async def server(self) -> Server:
+        return Server("sqlite", sqlite3.sqlite_version)
 
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
         key = (self.namespace, kind, name)

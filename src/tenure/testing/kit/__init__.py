@@ -19,6 +19,7 @@ from typing import Any
 
 from ..backends import Backend
 from . import (
+    backend,
     barrier,
     basic,
     election,
@@ -55,6 +56,7 @@ _MODULES = (
     partition,
     objectlock,
     status,
+    backend,
 )  # imported for the cases that they register
 
 

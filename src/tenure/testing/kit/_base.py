@@ -86,8 +86,8 @@ class Case:
 CASES: list[Case] = []
 
 
-_LOCKS_ONLY = frozenset({"basic", "faults", "processes", "rwlock", "objectlock"})
-"""The modules whose cases take locks; those of all others need rosters."""
+_LOCKS_ONLY = frozenset({"basic", "faults", "processes", "rwlock", "objectlock", "backend"})
+"""The modules whose cases take locks at most; those of all others need rosters."""
 
 
 def case(

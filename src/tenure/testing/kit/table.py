@@ -58,6 +58,7 @@ _GROUPS = {
     "partition": "Partitioning",
     "objectlock": "Object lock",
     "status": "Status",
+    "backend": "What it is connected to",
 }
 
 _HEAD = f"""\
