@@ -1,0 +1,394 @@
+"""Manifests: what a driver says of itself, in TOML beside its module.
+
+The manifest of `tenure.drivers.redis` is `redis.toml` in the same folder; its evidence lies in
+the folder `evidence` there. A driver of another distribution has both in its own package. What
+a manifest may say is listed here and nowhere else; `InvalidManifest` names file and line.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import InvalidArgument, TenureError
+from .characteristics import Characteristic
+from .profiles import PROFILES
+from .versions import Support, support
+
+DEFAULT = "default"
+
+
+class InvalidManifest(TenureError):
+    """A manifest says something that it may not, or lacks something."""
+
+
+class Supports(NamedTuple):
+    """One line of `supports`: what the driver is meant to run on, each as `name specifier`."""
+
+    os: Support
+    python: Support
+    backend: Support
+    client: Support | None
+
+
+class Withdrawn(NamedTuple):
+    """A claim that was made, and that an experiment has refuted."""
+
+    characteristic: Characteristic
+    on: date
+    reason: str
+
+
+class Strategy(NamedTuple):
+    """One way to do things on the backend; `default` is what a URL without options gets.
+
+    when: the options of a URL that choose it; `*` stands for any value.
+    provision: the recipes that bring up a backend, `module:Class` of a `Backend`.
+    claims: the characteristics that it claims.
+    withdrawn: those that it has claimed once.
+    unsupported: the profiles that it lacks, and why.
+    recovery_seconds: how long after a fault it may take to work again.
+    preview: whether a waiver lets a strategy beside the default be a preview.
+    """
+
+    name: str
+    summary: str
+    when: Mapping[str, str]
+    provision: tuple[str, ...]
+    profiles: tuple[str, ...]
+    claims: frozenset[Characteristic]
+    withdrawn: tuple[Withdrawn, ...]
+    unsupported: Mapping[str, str]
+    supports: tuple[Supports, ...]
+    recovery_seconds: float
+    preview: bool
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the one that a plain URL gets."""
+        return self.name == DEFAULT
+
+
+class Ci(NamedTuple):
+    """The job that runs the driver's suite. If it votes, nothing is merged while it fails."""
+
+    job: str
+    votes: bool
+
+
+class Waiver(NamedTuple):
+    """A requirement that is let go for a while. `until` is the last day."""
+
+    requirement: str
+    strategy: str
+    reason: str
+    until: date
+    spec: str
+
+
+class Deprecation(NamedTuple):
+    """That the driver is going to be removed: from which version on, and what to use instead."""
+
+    since: str
+    since_date: date
+    remove_in: str
+    reason: str
+    replacement: str
+    migration: str
+
+
+class Manifest(NamedTuple):
+    """What a driver says of itself. None of it is a level."""
+
+    driver: str
+    summary: str
+    schemes: tuple[str, ...]
+    owners: tuple[str, ...]
+    page: str
+    unit_tests: tuple[str, ...]
+    sources: tuple[str, ...]
+    client: str
+    ci: Ci
+    strategies: tuple[Strategy, ...]
+    waivers: tuple[Waiver, ...]
+    deprecation: Deprecation | None
+    unmaintained: bool
+
+    @property
+    def default(self) -> Strategy:
+        """The strategy that a plain URL gets."""
+        return next(each for each in self.strategies if each.is_default)
+
+    def strategy(self, options: Mapping[str, str]) -> Strategy:
+        """The strategy that a URL with these options chooses."""
+        for each in self.strategies:
+            if each.when and all(
+                key in options and value in ("*", options[key]) for key, value in each.when.items()
+            ):
+                return each
+        return self.default
+
+    def waiver(self, requirement: str, strategy: str, today: date) -> str:
+        """The reason for which a requirement is let go on that day; empty if it is not."""
+        for each in self.waivers:
+            if (each.requirement, each.strategy) == (requirement, strategy) and today <= each.until:
+                return each.reason
+        return ""
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest; `InvalidManifest` says what in which line is wrong."""
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, where: str) -> Manifest:
+    """Take a manifest apart; `where` is what an error calls it."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidManifest(f"{where}: {error}") from None
+    return _manifest(_Table(found, (), _Source(text, where)))
+
+
+class _Source(NamedTuple):
+    """The text, to find the line of what is wrong in it."""
+
+    text: str
+    where: str
+
+    def error(self, path: tuple[str | int, ...], message: str) -> InvalidManifest:
+        return InvalidManifest(f"{self.where}:{self.line(path)}: {_dotted(path)}: {message}")
+
+    def line(self, path: tuple[str | int, ...]) -> int:
+        """The line on which a key stands, or else the table that should have it."""
+        best = 1
+        for number, at in _positions(self.text):
+            if at == path:
+                return number
+            if path[: len(at)] == at:
+                best = number
+        return best
+
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_"'-]+)*)\s*=""")
+
+
+def _positions(text: str) -> list[tuple[int, tuple[str | int, ...]]]:
+    """The line of every table and key. Values over several lines have none of their own."""
+    found: list[tuple[int, tuple[str | int, ...]]] = []
+    table: tuple[str | int, ...] = ()
+    counts: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        header, key = _HEADER.fullmatch(line), _KEY.match(line)
+        if header:
+            names = _names(header[2])
+            table = tuple(names)
+            if header[1] == "[[":
+                index = counts[names] = counts.get(names, -1) + 1
+                table = (*names, index)
+            found.append((number, table))
+        elif key:
+            found.append((number, (*table, *_names(key[1]))))
+    return found
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the manifest"
+
+
+class _Table:
+    """A table that is being read: what nobody asked for is an error in the end."""
+
+    def __init__(self, found: Any, path: tuple[str | int, ...], source: _Source) -> None:
+        self.path = path
+        self.source = source
+        if not isinstance(found, dict):
+            raise source.error(path, "a table was expected")
+        self.found: dict[str, Any] = dict(found)
+
+    def take(self, key: str, kind: type, default: Any = ...) -> Any:
+        """The value of a key, which is gone then."""
+        if key not in self.found:
+            if default is ...:
+                raise self.source.error(self.path, f"{key!r} is missing")
+            return default
+        value = self.found.pop(key)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            names = {str: "text", list: "a list", bool: "true or false", dict: "a table"}
+            what = names.get(kind, f"a {kind.__name__}")
+            raise self.error(key, f"{what} was expected, not {value!r:.60}")
+        if isinstance(value, str) and not value.strip() and default is ...:
+            raise self.error(key, "it is empty")
+        return value
+
+    def texts(self, key: str, default: Any = ...) -> tuple[str, ...]:
+        """A list of texts."""
+        values: list[Any] = self.take(key, list, default)
+        for each in values:
+            if not isinstance(each, str) or not each.strip():
+                raise self.error(key, f"a list of texts was expected, not with {each!r}")
+        return tuple(values)
+
+    def tables(self, key: str) -> list[_Table]:
+        """A list of tables; none if it is missing."""
+        values = self.take(key, list, [])
+        return [
+            _Table(each, (*self.path, key, index), self.source) for index, each in enumerate(values)
+        ]
+
+    def table(self, key: str, default: Any = ...) -> _Table:
+        """A table in this one."""
+        return _Table(self.take(key, dict, default), (*self.path, key), self.source)
+
+    def converted(self, key: str, convert: Callable[[str], Any]) -> Any:
+        """A text, as something else; what `convert` refuses is an error here."""
+        text = self.take(key, str)
+        try:
+            return convert(text)
+        except InvalidArgument as error:
+            raise self.error(key, str(error)) from None
+
+    def error(self, key: str, message: str) -> InvalidManifest:
+        """What is wrong with a key."""
+        return self.source.error((*self.path, key), message)
+
+    def done(self) -> None:
+        """Nothing may be left."""
+        for key in self.found:
+            raise self.error(key, "there is no such key")
+
+
+def _manifest(table: _Table) -> Manifest:
+    names = table.take("strategies", dict)
+    strategies = tuple(
+        _strategy(name, _Table(each, ("strategies", name), table.source))
+        for name, each in names.items()
+    )
+    if DEFAULT not in names:
+        raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
+    made = Manifest(
+        driver=table.take("driver", str),
+        summary=table.take("summary", str),
+        schemes=table.texts("schemes"),
+        owners=table.texts("owners", []),
+        page=table.take("page", str),
+        unit_tests=table.texts("unit_tests", []),
+        sources=table.texts("sources"),
+        client=table.take("client", str, ""),
+        ci=_ci(table.table("ci")),
+        strategies=strategies,
+        waivers=tuple(_waiver(each, names) for each in table.tables("waivers")),
+        deprecation=_deprecation(table.table("deprecation"))
+        if "deprecation" in table.found
+        else None,
+        unmaintained=table.take("unmaintained", bool, False),
+    )
+    table.done()
+    return made
+
+
+def _ci(table: _Table) -> Ci:
+    made = Ci(table.take("job", str), table.take("votes", bool))
+    table.done()
+    return made
+
+
+def _strategy(name: str, table: _Table) -> Strategy:
+    profiles = table.texts("profiles")
+    unsupported = table.take("unsupported", dict, {})
+    for each in (*profiles, *unsupported):
+        if each not in PROFILES:
+            key = "profiles" if each in profiles else "unsupported"
+            raise table.error(key, f"{each!r} is none of {', '.join(PROFILES)}")
+    for each in PROFILES:
+        if (each in profiles) is (each in unsupported):
+            both = "both claimed and unsupported" if each in profiles else "neither claimed nor so"
+            raise table.error("unsupported", f"the profile {each!r} is {both}")
+    when = table.take("when", dict, {})
+    if bool(when) is (name == DEFAULT):
+        raise table.error("when", f"every strategy but {DEFAULT!r} says which options choose it")
+    claims = table.texts("claims")
+    for each in claims:
+        if each not in Characteristic.__members__:
+            raise table.error("claims", f"{each!r} is none of {', '.join(Characteristic)}")
+    made = Strategy(
+        name=name,
+        summary=table.take("summary", str),
+        when=when,
+        provision=table.texts("provision"),
+        profiles=profiles,
+        claims=frozenset(map(Characteristic, claims)),
+        withdrawn=tuple(_withdrawn(each, claims) for each in table.tables("withdrawn")),
+        unsupported=unsupported,
+        supports=tuple(_supports(each) for each in table.tables("supports")),
+        recovery_seconds=table.take("recovery_seconds", float, 30.0),
+        preview=table.take("preview", bool, False),
+    )
+    table.done()
+    return made
+
+
+def _withdrawn(table: _Table, claims: tuple[str, ...]) -> Withdrawn:
+    name = table.take("characteristic", str)
+    if name not in Characteristic.__members__:
+        raise table.error("characteristic", f"{name!r} is none of {', '.join(Characteristic)}")
+    if name in claims:
+        raise table.error("characteristic", f"{name} is claimed, and so it is not withdrawn")
+    made = Withdrawn(Characteristic(name), table.take("on", date), table.take("reason", str))
+    table.done()
+    return made
+
+
+def _supports(table: _Table) -> Supports:
+    client = table.converted("client", support) if "client" in table.found else None
+    made = Supports(
+        os=table.converted("os", support),
+        python=table.converted("python", lambda text: support(f"python {text}")),
+        backend=table.converted("backend", support),
+        client=client,
+    )
+    table.done()
+    return made
+
+
+def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
+    made = Waiver(
+        requirement=table.take("requirement", str),
+        strategy=table.take("strategy", str, DEFAULT),
+        reason=table.take("reason", str),
+        until=table.take("until", date),
+        spec=table.take("spec", str),
+    )
+    if not re.fullmatch(r"[EPS][0-9]", made.requirement):
+        raise table.error("requirement", f"{made.requirement!r} is no requirement, such as P6")
+    if made.strategy not in strategies:
+        raise table.error("strategy", f"there is no strategy {made.strategy!r}")
+    table.done()
+    return made
+
+
+def _deprecation(table: _Table) -> Deprecation:
+    made = Deprecation(
+        since=table.take("since", str),
+        since_date=table.take("since_date", date),
+        remove_in=table.take("remove_in", str),
+        reason=table.take("reason", str),
+        replacement=table.take("replacement", str),
+        migration=table.take("migration", str),
+    )
+    table.done()
+    return made
