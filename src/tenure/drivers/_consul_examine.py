@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._model import Finding, Server
-from ..errors import BackendError, InvalidArgument
+from ..errors import AuthenticationFailed, BackendError, InvalidArgument
 from ..wires.consul import ConsulWire
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -33,8 +33,13 @@ async def check_ttl(wire: ConsulWire, ttl: float) -> dict[str, Any] | None:
     return answer
 
 
-def server(answer: dict[str, Any]) -> Server:
-    """What an agent that is asked of itself tells of it and of the servers."""
+async def server(wire: ConsulWire, known: dict[str, Any] | None) -> Server:
+    """What the agent tells of itself and of the servers; `known`: what it has just told."""
+    try:
+        answer: dict[str, Any] = known or await wire.ask("agent/self")
+    except AuthenticationFailed as error:
+        text = f"{error}; the token lacks agent:read, which tells what the agent is"
+        raise AuthenticationFailed(text) from error
     return Server("consul", _told(answer), _topology(answer.get("Stats") or {}))
 
 

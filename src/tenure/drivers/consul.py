@@ -123,8 +123,8 @@ class ConsulDriver(Driver):
 
     async def server(self) -> Server:
         """The agent that answers, and the number of servers that it knows."""
-        told, self._agent = self._agent, None
-        return server(told or await self._connected().ask("agent/self"))
+        known, self._agent = self._agent, None
+        return await server(self._connected(), known)
 
     def _connected(self) -> ConsulWire:
         if self._wire is None:
