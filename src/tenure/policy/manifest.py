@@ -274,12 +274,12 @@ class _Table:
 
 def _manifest(table: _Table) -> Manifest:
     names = table.take("strategies", dict)
+    if DEFAULT not in names:
+        raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
     strategies = tuple(
         _strategy(name, _Table(each, ("strategies", name), table.source))
         for name, each in names.items()
     )
-    if DEFAULT not in names:
-        raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
     made = Manifest(
         driver=table.take("driver", str),
         summary=table.take("summary", str),

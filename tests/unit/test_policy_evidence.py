@@ -1,0 +1,108 @@
+"""Files of evidence are read strictly, and say the same when they are written again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.policy import MANIFEST, evidence, runs
+from tenure.policy.evidence import InvalidEvidence, dump, latest, load, parse
+from tenure.policy.home import Home, append_run, load_runs
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """Evidence survives the way to a file and back, and its text is the same each time."""
+    path = tmp_path / "cell.json"
+    path.write_text(dump(evidence()))
+    assert load(path) == evidence()
+    assert dump(load(path)) == path.read_text()
+
+
+def spoil(*path: Any, value: Any) -> str:
+    """The text of evidence with one value replaced; `...` removes it."""
+    found = json.loads(dump(evidence()))
+    at = found
+    for part in path[:-1]:
+        at = at[part]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not JSON"),
+        ("[]", "an object was expected"),
+        (spoil("schema", value=2), "schema 2; this reads 1"),
+        (spoil("level", value="stable"), "there is no field 'level'"),
+        (spoil("cell", value=...), "the field 'cell' is missing"),
+        (spoil("run", "dirty", value=0), r"run\.dirty: bool was expected, not 0"),
+        (spoil("tests", 0, "outcome", value="skipped"), r"tests\[0\]\.outcome: 'skipped' is none"),
+        (spoil("tests", value={}), "tests: a list was expected"),
+        (spoil("checks", value=[]), "checks: an object was expected"),
+        (
+            spoil("characteristics", 0, "characteristic", value="FAST"),
+            "'FAST' is no characteristic",
+        ),
+        (spoil("characteristics", 0, "faults", 0, "proof", value=1), r"faults\[0\]\.proof: str"),
+        (spoil("provenance", value="hearsay"), "'hearsay' is none of in-tree"),
+    ],
+)
+def test_a_bad_file_is_refused(text: str, message: str) -> None:
+    """What the runner would not have written is refused, with the name of the field."""
+    with pytest.raises(InvalidEvidence, match=message) as caught:
+        parse(text, "x.json")
+    assert str(caught.value).startswith("x.json")
+
+
+def test_the_newest_comes_first() -> None:
+    """Evidence is ordered by when its run began, whatever the time zone it was written in."""
+    old, new = evidence(days=2), evidence(days=1)
+    shifted = new._replace(run=new.run._replace(started="2030-05-30T23:30:00-01:00"))
+    assert latest([old, new]) == [new, old]
+    assert latest([old, shifted]) == [shifted, old]
+
+
+def test_a_cell_has_a_plain_name() -> None:
+    """The name of a cell can be a file's, whatever the server calls its version."""
+    cell = evidence().cell._replace(backend_version="7.2 (a/b)")
+    assert cell.name == "debian-12_py3.11.7_sample7.2--a-b-"
+
+
+def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:
+    """A record holds what lies in the driver's folder; what lies in the wrong one is an error."""
+    (tmp_path / "sample.toml").write_text(MANIFEST)
+    (tmp_path / "sample.py").write_text("")
+    here = Home(tmp_path, "sample")
+    folder = here.evidence / "sample" / "default"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(dump(evidence()))
+    for run in runs(3):
+        append_run(here.runs, run)
+    append_run(here.runs, runs(1)[0]._replace(driver="another"))
+    record = here.record("suite")
+    assert record.evidence == (evidence(),)
+    assert record.runs == tuple(runs(3))
+    assert (record.source_hash, record.suite_hash) == (here.source_hash(here.load()), "suite")
+    wrong = here.evidence / "sample" / "other"
+    wrong.mkdir()
+    (wrong / "cell.json").write_text(dump(evidence()))
+    with pytest.raises(InvalidEvidence, match="not about where it lies"):
+        here.record()
+
+
+def test_a_bad_line_of_the_ledger_is_refused(tmp_path: Path) -> None:
+    """A line that is no run is an error with its number; no ledger is an empty one."""
+    path = tmp_path / "runs.jsonl"
+    assert load_runs(path) == []
+    append_run(path, runs(1)[0])
+    with path.open("a") as file:
+        file.write('{"job": "kit"}\n')
+    with pytest.raises(InvalidEvidence, match=r"runs\.jsonl:2"):
+        load_runs(path)
