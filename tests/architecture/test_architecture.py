@@ -65,6 +65,7 @@ LAYERS = {
     },
     "__init__": {"errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"},
     "objectlock": {"_sync"},
+    "policy": {"errors", "_model", "_url", "drivers.registry", "drivers.base"},
     "__main__": {"cli"},
 }
 
