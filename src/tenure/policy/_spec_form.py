@@ -25,6 +25,7 @@ _REFERENCE = re.compile(
     r"Unknown target name|Undefined substitution|Too many \w+|Anonymous hyperlink mismatch"
     r"|Indirect hyperlink target"
 )
+_IMAGE = re.compile(r"(image|figure)::")
 _SENTENCE_WORDS_MIN = 3
 
 
@@ -193,4 +194,7 @@ def images(page: Page, template: Page) -> Found:
     """There is no image: a diagram is drawn in characters."""
     for each in page.tree.findall(nodes.image):
         text = f"draw {str(each.get('uri', 'this'))!r} as an ASCII diagram, in a literal block"
-        yield line_of(each), "image", text
+        # Some versions of docutils give the line after the directive.
+        line = line_of(each)
+        near = (at for at in (line, line - 1) if _IMAGE.search(page.lines[at - 1]))
+        yield next(near, line), "image", text
