@@ -10,7 +10,7 @@ import pytest
 
 from support.policy import MANIFEST, evidence, runs
 from tenure.policy.evidence import InvalidEvidence, dump, latest, load, parse
-from tenure.policy.home import Home, append_run, load_runs
+from tenure.policy.home import Home, append_run, load_runs, suite_hash
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:
     for run in runs(3):
         append_run(here.runs, run)
     append_run(here.runs, runs(1)[0]._replace(driver="another"))
-    record = here.record("suite")
+    record = here.record()
     assert record.evidence == (evidence(),)
     assert record.runs == tuple(runs(3))
-    assert (record.source_hash, record.suite_hash) == (here.source_hash(here.load()), "suite")
+    assert (record.source_hash, record.suite_hash) == (here.source_hash(here.load()), suite_hash())
     wrong = here.evidence / "sample" / "other"
     wrong.mkdir()
     (wrong / "cell.json").write_text(dump(evidence()))

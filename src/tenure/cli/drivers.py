@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from .._model import Traits
@@ -36,14 +37,25 @@ def add_to(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="as JSON, for programs")
+    shape.add_argument(
+        "--matrix",
+        action="store_true",
+        help="the compatibility matrix: on what each driver's uses were seen to work",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run `tenure drivers`."""
-    found = survey()
-    text = json.dumps(found, indent=2) if options.json else _table(found)
+    if options.matrix:
+        from ..policy import survey as policy  # no other command's start should pay for it
+
+        text = _lines(policy.matrix(policy.survey()))
+    else:
+        found = survey()
+        text = json.dumps(found, indent=2) if options.json else _table(found)
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -101,6 +113,10 @@ def _table(found: list[dict[str, Any]]) -> str:
             shown = [traits["scope"], *("yes" if traits[flag] else "no" for flag in flags)]
         state = each["state"] + (f": {each['reason']}" if each["reason"] else "")
         rows.append((each["driver"], " ".join(each["schemes"]), *shown, state))
+    return _lines(rows)
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

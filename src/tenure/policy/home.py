@@ -12,6 +12,7 @@ so that they are installed with it. Nothing here imports the driver.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -26,6 +27,8 @@ from . import manifest as manifest_
 from .evidence import Evidence, InvalidEvidence
 from .levels import Record, RecordedRun
 from .manifest import InvalidManifest, Manifest
+
+_SUITE = ("kit", "experiments", "histories.py")
 
 
 class NoManifest(TenureError):
@@ -70,14 +73,14 @@ class Home(NamedTuple):
             )
         return found
 
-    def record(self, suite_hash: str = "") -> Record:
-        """All evidence and runs; pass the hash of today's suite where it is at hand."""
+    def record(self) -> Record:
+        """All evidence and runs, with the hashes of today's code and suite."""
         manifest = self.load()
         return Record(
             tuple(self._evidence()),
             tuple(run for run in load_runs(self.runs) if run.driver == self.name),
             self.source_hash(manifest),
-            suite_hash,
+            suite_hash(),
         )
 
     def sources(self, manifest: Manifest) -> list[Path]:
@@ -111,6 +114,17 @@ def hash_of(paths: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+@functools.cache
+def suite_hash() -> str:
+    """A hash of the suite: the kit's cases and the experiments, with what they stand on."""
+    testing = Path(__file__).parents[1] / "testing"
+    return hash_of(sorted(path for name in _SUITE for path in _files(testing / name)))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return path.rglob("*.py") if path.is_dir() else iter([path])
+
+
 def home(module: str) -> Home:
     """The home of the driver in a module, whose package is imported for it."""
     found = importlib.util.find_spec(module)
@@ -129,6 +143,12 @@ def homes() -> list[Home]:
             except (ImportError, NoManifest):
                 continue  # `tenure drivers` calls it broken
     return [each for each in found.values() if each.manifest.exists()]
+
+
+def built_in() -> list[Home]:
+    """The homes of the drivers that come with Tenure."""
+    modules = dict.fromkeys(entry.module for entry in registry.BUILT_IN.values())
+    return [home(module) for module in modules]
 
 
 def load_runs(path: Path) -> list[RecordedRun]:

@@ -1,0 +1,135 @@
+"""How all installed drivers stand: what the generated pages and `tenure drivers` tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from .characteristics import Characteristic
+from .evidence import Evidence
+from .home import Home, homes
+from .levels import POLICY, Assessment, Level, Policy, Record, StrategyStanding, Unmet, evaluate
+from .manifest import Manifest, Strategy
+from .profiles import PROFILES
+
+PASSED = "\N{CHECK MARK}"
+FAILED = "\N{BALLOT X}"
+NOTHING = "\N{EN DASH}"
+
+
+class Surveyed(NamedTuple):
+    """One driver, with all that is known about it."""
+
+    home: Home
+    manifest: Manifest
+    record: Record
+    assessment: Assessment
+
+    def strategies(self) -> Iterator[tuple[Strategy, StrategyStanding]]:
+        """Each strategy with its standing."""
+        for strategy in self.manifest.strategies:
+            yield strategy, self.assessment.strategies[strategy.name]
+
+    def cells(self, strategy: str) -> list[Evidence]:
+        """The newest evidence of each cell of a strategy."""
+        newest: dict[str, Evidence] = {}
+        for each in self.record.of(strategy):
+            newest.setdefault(each.cell.name, each)
+        return list(newest.values())
+
+    def title(self, strategy: Strategy) -> str:
+        """What a table calls a strategy."""
+        name = self.manifest.driver
+        return name if strategy.is_default else f"{name}, {strategy.name}"
+
+
+def survey(
+    today: date | None = None, found: Sequence[Home] | None = None, policy: Policy = POLICY
+) -> list[Surveyed]:
+    """Every driver that has a manifest, by name, as it stands on that day.
+
+    Without a day, it is that of the newest run of which there is a record: what is told then
+    changes with the evidence, and not with the calendar.
+    """
+    known = [(each, each.load(), each.record()) for each in (homes() if found is None else found)]
+    if today is None:
+        today = max((day for _, _, record in known for day in _days(record)), default=date.min)
+    made = [
+        Surveyed(each, manifest, record, evaluate(manifest, record, policy, today))
+        for each, manifest, record in known
+    ]
+    return sorted(made, key=lambda each: each.manifest.driver)
+
+
+def _days(record: Record) -> Iterator[date]:
+    yield from (each.started.date() for each in record.evidence)
+    yield from (run.day for run in record.runs)
+
+
+def lifts(standing: StrategyStanding) -> tuple[Level, list[Unmet]]:
+    """The next level of a strategy, and all that its profiles lack for it, each thing once."""
+    goal = min(Level.STABLE, Level(standing.level + 1))
+    missing: dict[tuple[str, str], Unmet] = {}
+    for profile in standing.profiles.values():
+        for unmet in profile.unmet:
+            if not unmet.waived and unmet.level <= goal:
+                missing.setdefault((unmet.requirement, unmet.reason), unmet)
+    return goal, list(missing.values())
+
+
+class Counted(NamedTuple):
+    """How many of a profile's runs have passed in one cell."""
+
+    passed: int
+    whole: int
+
+    def __str__(self) -> str:
+        return f"{PASSED if self.passed == self.whole else FAILED} {self.passed}/{self.whole}"
+
+
+def counted(evidence: Evidence, profile: str) -> Counted:
+    """The runs of a profile's cases, on both runtimes."""
+    runs = [test for test in evidence.tests if test.profile == profile]
+    return Counted(sum(test.outcome == "passed" for test in runs), len(runs))
+
+
+def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:
+    """The compatibility matrix: driver and strategy, backend, level, and a cell for each profile.
+
+    The first row is the head.
+    """
+    rows: list[tuple[str, ...]] = [("driver", "backend", "level", *PROFILES)]
+    for each in found:
+        for strategy, standing in each.strategies():
+            evidences: list[Evidence | None] = [*each.cells(strategy.name)]
+            for evidence in evidences or [None]:
+                cells = [
+                    NOTHING
+                    if profile not in strategy.profiles
+                    else str(counted(evidence, profile))
+                    if evidence is not None
+                    else "?"
+                    for profile in PROFILES
+                ]
+                backend = "" if evidence is None else _backend(evidence)
+                rows.append((each.title(strategy), backend, str(standing.level), *cells))
+    return rows
+
+
+def _backend(evidence: Evidence) -> str:
+    cell = evidence.cell
+    text = f"{cell.backend} {cell.backend_version}"
+    return f"{text}, {cell.client} {cell.client_version}" if cell.client else text
+
+
+def told(strategy: Strategy, standing: StrategyStanding, characteristic: Characteristic) -> str:
+    """What the ledger says of one characteristic, in a word or two."""
+    line = standing.ledger[characteristic]
+    if line.verdict is None:
+        return "claimed, not tried" if line.claimed else NOTHING
+    if line.claimed:
+        return f"claimed, {line.verdict}"
+    if any(each.characteristic is characteristic for each in strategy.withdrawn):
+        return f"withdrawn, {line.verdict}"
+    return line.verdict
