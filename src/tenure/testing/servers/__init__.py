@@ -17,6 +17,7 @@ from ._etcd import EtcdGatewayServer, EtcdServer
 from ._etcd_cluster import EtcdCluster, EtcdMember
 from ._memcached import MemcachedServer
 from ._mysql import MysqlServer
+from ._network import Network, Place
 from ._pgbouncer import PgBouncer
 from ._postgres import PostgresServer
 from ._redis import RedisServer
@@ -38,7 +39,9 @@ __all__ = [
     "EtcdServer",
     "MemcachedServer",
     "MysqlServer",
+    "Network",
     "PgBouncer",
+    "Place",
     "PostgresServer",
     "Proxies",
     "RedisCluster",

@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 from urllib.parse import quote
 
 from . import _proc
+from ._network import Place
 from ._run import HOST, Run, current_run, free_port
 from ._tls import Certificates
 from ._tools import ServerFailed, environment, find_program, identity
@@ -58,6 +59,7 @@ class Server(ABC):
         self.mutual_tls = mutual_tls
         self.settings = dict(settings or {})
         self.port = 0
+        self._prefix: tuple[str, ...] = ()
         self._paused: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Run | None = None
@@ -140,6 +142,10 @@ class Server(ABC):
             common = Certificates.of_run(self._run.folder, find_program("openssl", "openssl"))
             self._certificates = common.install(folder, self._account())
         return self._certificates
+
+    def settle(self, place: Place) -> None:
+        """Have the server run on a host of a `Network`; before its first start."""
+        self.host, self._prefix = place
 
     def alive(self) -> bool:
         """Whether the server's process runs (a paused one does)."""
@@ -256,7 +262,7 @@ class Server(ABC):
     # How it is done.
 
     def _launch(self) -> None:
-        command = self._command()
+        command = [*self._prefix, *self._command()]
         folder = self.folder
         assert self._run is not None
         self._run.closers[id(self)] = self.kill

@@ -146,7 +146,7 @@ class ConsulServer(Server):
             configuration |= {
                 "data_dir": str(self._data),
                 "bootstrap_expect": len(self.peers),
-                "retry_join": [f"{self.host}:{peer.serf_port}" for peer in others],
+                "retry_join": [f"{peer.host}:{peer.serf_port}" for peer in others],
                 "retry_interval": "200ms",
                 # What the documentation advises for production; elections take a second or two.
                 "performance": {"raft_multiplier": 1},

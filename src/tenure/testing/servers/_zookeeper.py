@@ -11,7 +11,8 @@ from typing import ClassVar, Self
 from urllib.parse import urlencode
 
 from ._base import PROBE_LIMIT, Server
-from ._run import free_port
+from ._network import Place
+from ._run import HOST, free_port
 from ._tools import ServerMissing, find_program
 
 _PACKAGE = "zookeeper"
@@ -155,8 +156,14 @@ class ZookeeperServer(Server):
 class ZookeeperEnsemble:
     """Three ZooKeepers that elect a leader. Each can be stopped, killed, paused and restarted."""
 
-    def __init__(self, size: int = 3, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        size: int = 3,
+        settings: Mapping[str, str] | None = None,
+        places: Sequence[Place] = (),
+    ) -> None:
         self._size = size
+        self._places = places
         self._settings = dict(settings or {})
         self.servers: list[ZookeeperServer] = []
 
@@ -179,13 +186,16 @@ class ZookeeperEnsemble:
     def start(self) -> Self:
         """Start them all and return once all of them serve."""
         ports = [free_port() for _ in range(2 * self._size)]
+        hosts = [place.host for place in self._places] or [HOST] * self._size
         members = {
-            id: f"127.0.0.1:{ports[2 * id - 2]}:{ports[2 * id - 1]}"
-            for id in range(1, self._size + 1)
+            id: f"{host}:{ports[2 * id - 2]}:{ports[2 * id - 1]}"
+            for id, host in enumerate(hosts, 1)
         }
         self.servers = [
             ZookeeperServer(id=id, members=members, settings=self._settings) for id in members
         ]
+        for server, place in zip(self.servers, self._places, strict=False):
+            server.settle(place)
         try:
             # None of them serves before most of them run.
             with ThreadPoolExecutor(self._size) as pool:
