@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -30,6 +30,7 @@ from tenure.testing.servers import (
     Server,
     ZookeeperServer,
 )
+from tenure.testing.verify.pages import Block, blocks, live
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -47,31 +48,8 @@ SERVERS: dict[str, Callable[[], Server]] = {
     "consul": ConsulServer,
     "zookeeper": ZookeeperServer,
 }
-_BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```[ \t]*$", re.MULTILINE | re.DOTALL)
-_EXAMPLE = re.compile(r"\b([a-z0-9+]+)://(?:[^\s/@'\"]*@)?[\w.,:-]*\.example\b(?::\d+)?(?:/\w*)?")
 _PIP = re.compile(r"(?:python3? -m )?pip install '?tenure\[([a-z,]+)\]'?")
 _CRON = re.compile(r"(?:@\w+|(?:[\d*/,-]+\s+){5})\s*(\S.*)")
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    """The blocks of a page, in order."""
-    source = page.read_text()
-    found = []
-    for match in _BLOCK.finditer(source):
-        indent, language, text = match.groups()
-        line = source.count("\n", 0, match.start()) + 2
-        text = "".join(each.removeprefix(indent) for each in text.splitlines(keepends=True))
-        found.append(Block(page, line, language, text))
-    return found
 
 
 class Servers:
@@ -142,7 +120,7 @@ class Page:
 
     def run(self, block: Block) -> None:
         """Run one block; fail if it fails, or if nobody knows how to run it."""
-        text = _EXAMPLE.sub(lambda match: self._url(match[1]), block.text)
+        text = live(block.text, self._url)
         language = block.language
         if language == "text":
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tenure.drivers import registry
+from tenure.testing.verify.pages import section
 
 FOLDER = Path(__file__).parents[2] / "docs" / "drivers"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -20,11 +21,6 @@ HEADINGS = (
     "Strategies",
     "Quick start",
 )
-
-
-def section(page: Path, heading: str) -> str:
-    """What stands under a heading."""
-    return page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -141,16 +141,17 @@ class Evidence(NamedTuple):
 
 def dump(evidence: Evidence) -> str:
     """The text of a file of evidence: JSON with sorted keys, for a diff to be read."""
-    return json.dumps(_plain(evidence), indent=1, sort_keys=True) + "\n"
+    return json.dumps(plain(evidence), indent=1, sort_keys=True) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it: named tuples are objects, other tuples are lists."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(each) for name, each in value._asdict().items()}
+        return {name: plain(each) for name, each in value._asdict().items()}
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value
 
 

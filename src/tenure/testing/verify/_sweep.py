@@ -1,0 +1,87 @@
+"""After a run on somebody's own server: nothing of it stays there, as far as the driver can tell.
+
+Only namespaces that begin with `verify-` are touched, and each was made up for one case.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..._coordinator import make_session
+from ..._model import Traits
+from ..._runtime.thread import ThreadRuntime, drive
+from ...drivers.base import Driver
+from ...drivers.document import DocumentDriver
+from ...errors import TenureError, Unsupported
+
+PREFIX = "verify-"
+TTL_SECONDS = 4.0
+KINDS = ("roster", "record", "session")
+
+
+def sweep(url: str, traits: Traits, namespaces: Sequence[str]) -> list[str]:
+    """Remove what the runs have left in these namespaces; returns what could not be removed.
+
+    The claims of those that were killed are waited for: a session's time to live.
+    """
+    ttl = max(TTL_SECONDS, traits.min_ttl)
+    give_up = time.monotonic() + 2 * ttl * traits.linger
+    problems = []
+    for namespace in namespaces:
+        assert namespace.startswith(PREFIX), namespace
+        session = make_session(ThreadRuntime(), url, namespace, ttl, None, None)
+        driver = session.driver
+        try:
+            drive(driver.open())
+            try:
+                while (left := drive(_swept(driver))) and time.monotonic() < give_up:
+                    time.sleep(0.2)
+                if left:
+                    problems.append(f"{namespace}: {', '.join(left)}")
+            finally:
+                drive(driver.close())
+        except TenureError as error:
+            problems.append(f"{namespace}: {error}")
+    return problems
+
+
+async def _swept(driver: Driver) -> Sequence[str]:
+    """Remove what can be removed now; returns what is still there, for who lives or seems to."""
+    left: Sequence[str] = ()
+    try:
+        for name in await driver.recorded(""):
+            record = await driver.recall(name)
+            if record is not None:
+                await driver.record(name, None, record.version)
+        left = [name for name in await driver.rosters("") if await driver.census(name)]
+    except Unsupported:
+        pass  # it has locks only
+    if left:
+        return left
+    if isinstance(driver, DocumentDriver):
+        await _documents(driver)
+    await _own(driver)
+    return ()
+
+
+async def _documents(driver: DocumentDriver) -> None:
+    for kind in KINDS:
+        for name in await driver.names(kind):
+            document, version = await driver.load(kind, name)
+            if document is not None:
+                await driver.save(kind, name, None, version)
+
+
+async def _own(driver: Any) -> None:
+    """What only one driver has: the counter of its tokens, or a folder."""
+    module = type(driver).__module__.rpartition(".")[2]
+    if module == "redis":
+        await driver._wire.command(b"DEL", driver._counter)
+    elif module in ("file", "_file_rosters"):
+        folder = Path(driver._folder)
+        if folder.name.startswith(PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
