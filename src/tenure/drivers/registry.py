@@ -2,7 +2,7 @@
 
 The built-in drivers are found without scanning the installed distributions; only an
 unknown scheme looks through the entry-point group `tenure.drivers`, in which the
-built-in ones are listed too.
+built-in ones are listed too. A program may `register` a driver for itself.
 """
 
 from __future__ import annotations
@@ -64,21 +64,41 @@ BUILT_IN = {
 }
 
 
+_registered: dict[str, Entry] = {}
+
+
+def register(scheme: str, driver: type[Driver]) -> None:
+    """Make a driver known in this process alone, without installing it.
+
+    It must be a class at the top of its module. `InvalidURL` if another driver has the scheme.
+    """
+    entry = Entry(scheme, driver.__module__, driver.__qualname__)
+    known = BUILT_IN.get(scheme) or _registered.get(scheme) or _outside().get(scheme)
+    if known is not None and known.target != entry.target:
+        raise InvalidURL(f"{scheme}: this scheme is that of {known.target}")
+    _registered[scheme] = entry
+
+
 def entries() -> list[Entry]:
-    """Every driver that is installed, built in or not, by scheme."""
-    return sorted({**_outside(), **BUILT_IN}.values())
+    """Every driver that is installed or registered, built in or not, by scheme."""
+    return sorted({**_outside(), **_registered, **BUILT_IN}.values())
 
 
 def find(url: Url) -> type[Driver]:
     """The driver's class for a URL; `UnknownDriver` if there is none."""
+    return load(entry(url)).chosen(url)
+
+
+def entry(url: Url) -> Entry:
+    """Where the driver for a URL lives; `UnknownDriver` if there is none."""
     entry = BUILT_IN.get(url.scheme)
     if entry is None and url.scheme.startswith(TABLES):
         entry = BUILT_IN["sql"]
-    entry = entry or _outside().get(url.scheme)
+    entry = entry or _registered.get(url.scheme) or _outside().get(url.scheme)
     if entry is None:
         known = ", ".join(each.scheme for each in entries())
         raise UnknownDriver(f"no driver for the scheme {url.scheme!r}; installed: {known}")
-    return load(entry).chosen(url)
+    return entry
 
 
 def load(entry: Entry) -> type[Driver]:

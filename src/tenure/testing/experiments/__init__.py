@@ -10,6 +10,19 @@ that would refute it.
 
 from __future__ import annotations
 
+from . import (  # noqa: F401 - they register
+    awareness,
+    fencing,
+    hosts,
+    linearizable,
+    partitions,
+    processes,
+    serializable,
+    sessions,
+    threads,
+    timeouts,
+    views,
+)
 from ._base import EXPERIMENTS, Experiment, Found, Target, Untestable, experiment, judge_all
 
 __all__ = [

@@ -8,9 +8,11 @@ untestable.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ from ..._model import Traits
 from ...policy.characteristics import Characteristic
 from ...policy.evidence import Fault, Judgement, Verdict
 from ..backends import Backend
+from ..servers import ServerFailed
 
 
 class Untestable(Exception):
@@ -77,9 +80,13 @@ class Experiment:
         """Run it and say what it found."""
         found, reason, began = Found(), "", time.monotonic()
         try:
-            self.body(target, found)
+            with _ungated():
+                self.body(target, found)
         except Untestable as error:
             reason = str(error)
+        except (tenure.TenureError, ServerFailed, AssertionError, OSError) as error:
+            # What was seen before still counts; that it went no further refutes nothing.
+            reason = f"cut short by {type(error).__name__}: {error}"
         seconds = round(time.monotonic() - began, 2)
         verdict: Verdict = "corroborated"
         unseen = [fault.name for fault in found.faults if not fault.confirmed]
@@ -103,6 +110,19 @@ class Experiment:
             reason=reason,
             faults=tuple(found.faults),
         )
+
+
+@contextlib.contextmanager
+def _ungated() -> Iterator[None]:
+    """Let any driver be connected to, here and in other processes: its level is what is asked."""
+    names = ("TENURE_UNGATED", "TENURE_MIN_LEVEL")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["TENURE_UNGATED"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TENURE_UNGATED"]
+        os.environ.update(before)
 
 
 EXPERIMENTS: dict[Characteristic, Experiment] = {}

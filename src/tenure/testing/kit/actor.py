@@ -1,21 +1,26 @@
 """A coordinator in another process, told what to do over a pipe.
 
-The kit pauses, kills and interrupts it. Both halves are here: one JSON object per line
-each way, answered in order.
+The kit and the experiments pause, kill and interrupt it. Both halves are here: one JSON object
+per line each way, answered in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import importlib
 import inspect
 import json
+import logging
 import os
+import random
 import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import tenure
@@ -23,19 +28,33 @@ import tenure.aio
 from tenure._runtime.thread import drive
 
 ANSWER_SECONDS_MAX = 30.0
+CHILD_SECONDS_MAX = 90
+"""How long a child that was forked for an experiment lives if nobody ends it."""
 
 
 class Actor:
-    """The kit's handle on the other process."""
+    """The kit's handle on the other process.
 
-    def __init__(self, flavour: str, url: str, options: dict[str, Any]) -> None:
+    preload: modules that it imports first, for the URL's scheme to be known.
+    prefix: a command that runs another one, and is put before it: to enter a namespace.
+    """
+
+    def __init__(
+        self,
+        flavour: str,
+        url: str,
+        options: dict[str, Any],
+        preload: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.owner = ""
+        """The owner of its coordinator, once it is ready."""
         self._process = subprocess.Popen(
             # As a file, which spares it the import of all cases: half of its start.
-            [sys.executable, "-P", __file__, flavour],
+            [*prefix, sys.executable, "-P", __file__, flavour, *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
+            bufsize=0,  # an answer that was read ahead would not be seen to be there
         )
         self.send(url=url, options=options)
 
@@ -47,8 +66,7 @@ class Actor:
     def send(self, **order: Any) -> None:
         """Give an order without waiting for the answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
 
     def answer(self, seconds: float = ANSWER_SECONDS_MAX) -> dict[str, Any]:
         """The answer to the oldest order that was not answered yet."""
@@ -70,6 +88,7 @@ class Actor:
         """Wait until it is connected."""
         answer = self.answer()
         assert "error" not in answer, answer
+        self.owner = answer["owner"]
         return self
 
     def do(self, order: str, **more: Any) -> dict[str, Any]:
@@ -115,6 +134,8 @@ class _Stage:
         self._flavour = flavour
         self._leases: dict[str, Any] = {}
         self._coordinator: Any = None
+        # Not read ahead: `do_vigil` asks whether there is more.
+        self._orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - till the end
 
     async def play(self) -> None:
         first = json.loads(await self._line())
@@ -137,10 +158,10 @@ class _Stage:
     async def _done(self, value: Any) -> Any:
         return await value if inspect.isawaitable(value) else value
 
-    async def _line(self) -> str:
+    async def _line(self) -> bytes:
         if self._flavour == "asyncio":
-            return await asyncio.to_thread(sys.stdin.readline)
-        return sys.stdin.readline()
+            return await asyncio.to_thread(self._orders.readline)
+        return self._orders.readline()
 
     def _say(self, answer: dict[str, Any]) -> None:
         print(json.dumps(answer | {"at": tenure.now()}), flush=True)
@@ -150,7 +171,7 @@ class _Stage:
     ) -> dict[str, Any]:
         lock = self._coordinator.lock(name, shared=shared)
         lease = self._leases[name] = await self._done(lock.acquire(timeout))
-        return {"token": lease.token, "owner": lease.owner}
+        return {"token": lease.token, "owner": lease.owner, "session": lease._life.id}
 
     async def do_try(self, name: str) -> dict[str, Any]:
         lease = await self._done(self._coordinator.lock(name).try_acquire())
@@ -234,9 +255,102 @@ class _Stage:
             await self._done(lease.release())
         return {"tokens": tokens}
 
+    async def do_spells(self, name: str, times: int, seconds: float, seed: int) -> dict[str, Any]:
+        """Hold a lock so many times, and say from when to when, with which token.
+
+        What was lost before it was released is left out, and counted as `lost`.
+        """
+        chance, spells, lost = random.Random(seed), [], 0
+        lock = self._coordinator.lock(name)
+        for _ in range(times):
+            lease = await self._done(lock.acquire(60))
+            began = tenure.now()
+            time.sleep(chance.random() * seconds)
+            ended = tenure.now()
+            try:
+                await self._done(lease.release())
+            except tenure.LeaseLost:
+                lost += 1
+            else:
+                spells.append([began, ended, lease.token])
+        return {"spells": spells, "lost": lost}
+
+    async def do_vigil(self, name: str, seconds: float, busy: bool = False) -> dict[str, Any]:
+        """Ask whether a lease is held until it is not, or the next order has come.
+
+        `last` is when the last question was asked that was answered with yes. If it is `busy`, it
+        lets no other thread in but after many questions: a process that is stopped meanwhile
+        goes on with a question, and not with a renewal.
+        """
+        lease, last = self._leases[name], None
+        told: list[float] = []
+        lease.on_lost(lambda lost: told.append(tenure.now()))
+        give_up = tenure.now() + seconds
+        questions, pause = (200, 0.0) if busy else (1, 0.0005)
+        if busy:
+            sys.setswitchinterval(1.0)
+        while tenure.now() < give_up:
+            for _ in range(questions):
+                asked = tenure.now()
+                if not lease.held():
+                    return {"held": False, "last": last, "knew": asked, "told": told[:1]}
+                last = asked
+            if select.select([self._orders], [], [], pause)[0]:
+                break
+        return {"held": True, "last": last, "knew": None, "told": told[:1]}
+
+    async def do_fork(self, name: str) -> dict[str, Any]:
+        """Fork a child that tries what it has inherited, and then lives on until it is killed."""
+        lease, lock = self._leases[name], self._coordinator.lock(name)
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(0)
+                os.close(1)
+                signal.alarm(CHILD_SECONDS_MAX)
+                os.write(writable, json.dumps(_inherited(lease, lock)).encode())
+                os.close(writable)
+                while True:
+                    signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writable)
+        with open(readable, encoding="ascii") as pipe:
+            return {"child": child, **json.loads(pipe.read() or "{}")}
+
+    async def do_write(self, name: str, path: str) -> dict[str, Any]:
+        """Write to a guarded resource with a lease's token, without asking the lease first."""
+        return {"accepted": guarded_write(path, self._leases[name].token)}
+
+
+def guarded_write(path: str, token: int) -> bool:
+    """A resource that refuses a token which is less than one that it has seen."""
+    with open(path, "a+", encoding="ascii") as resource:
+        fcntl.flock(resource, fcntl.LOCK_EX)
+        resource.seek(0)
+        seen = [int(line) for line in resource]
+        if seen and token < max(seen):
+            return False
+        resource.write(f"{token}\n")
+        return True
+
+
+def _inherited(lease: Any, lock: Any) -> dict[str, Any]:
+    """What a forked child can do with its parent's lease and coordinator."""
+    found: dict[str, Any] = {"held": bool(lease.held()), "acquired": False}
+    with contextlib.suppress(tenure.TenureError):
+        lease.release()
+    with contextlib.suppress(tenure.TenureError):
+        found["acquired"] = lock.try_acquire() is not None
+    return found
+
 
 def main() -> None:
     """The other process."""
+    logging.getLogger("tenure").setLevel(logging.ERROR)  # the losses are provoked
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     flavour = sys.argv[1]
     if flavour == "asyncio":
         asyncio.run(_Stage(flavour).play())
