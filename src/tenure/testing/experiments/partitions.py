@@ -32,6 +32,8 @@ def one_node_is_cut_off_with_its_client(target: Target, found: Found) -> None:
             if isinstance(cluster, ThreeMasters):
                 _one_master_is_all_it_sees(cluster, found)
                 return
+            if cluster.network is None:
+                raise Untestable(cluster.lack)
             for name, fault in (
                 ("leader cut off", leader_cut_off),
                 ("follower cut off", follower_cut_off),
