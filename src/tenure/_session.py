@@ -100,6 +100,8 @@ class Session:
         """Set when the session is closed; for who waits, but depends on no life."""
         self.limits: dict[str, int] = {}
         """What the limits of semaphores were when they were read last: hints, by roster."""
+        self.groups: dict[str, str] = {}
+        """Which group there was when its record was read last: hints, by roster."""
         self.readings: dict[str, Any] = {}
         """The censuses that are under way, by roster; guarded by `shared`."""
         self.ears: dict[str, Any] = {}

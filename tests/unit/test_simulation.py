@@ -6,18 +6,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from tenure._model import Record, Roll
+from tenure._recipes.group import GroupRecipe
+from tenure._session import Session
+from tenure.errors import OutcomeUnknown
 from tenure.testing import simulator
-from tenure.testing._sim_drivers import SimDocumentDriver
+from tenure.testing._sim_drivers import SimDocumentDriver, SimRosterDriver
 from tenure.testing._sim_judge import Judge
+from tenure.testing._sim_lease import SimMember
 from tenure.testing._sim_mutants import FIRST
 from tenure.testing._sim_net import Network, Weather
 from tenure.testing._sim_runtime import boot
-from tenure.testing._sim_stores import DocumentStore
+from tenure.testing._sim_stores import DocumentStore, RosterStore
 from tenure.testing._sim_world import World
 from tenure.testing.mutants import KINDS, MUTANTS, mutated
 
@@ -43,6 +52,23 @@ def test_a_seed_repeats_a_schedule_exactly() -> None:
         again = simulator.run_one(SEED, number, traced=True)
         assert first.world.trace, "nothing was traced"
         assert first.world.trace == again.world.trace
+
+
+def test_a_seed_repeats_a_schedule_in_another_process() -> None:
+    """The order of no set of texts or objects, which differs by process, has a say in a trace."""
+    command = [sys.executable, "-m", "tenure.testing.simulator", "--digest"]
+    # Of these, some bury several dead sessions at a time.
+    command += ["--seed", "1", "--first", "8", "--schedules", "7"]
+    runs = [
+        subprocess.Popen(
+            command, env=dict(os.environ, PYTHONHASHSEED=seed), stdout=subprocess.PIPE, text=True
+        )
+        for seed in ("1", "2")
+    ]
+    first, again = (run.communicate(timeout=60)[0].splitlines() for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert len(set(first)) == 7
+    assert first == again
 
 
 def test_tracing_changes_nothing() -> None:
@@ -116,6 +142,76 @@ def test_a_burial_that_a_renewal_overtook_fails() -> None:
     assert [roll.claims[0].id for roll in rolls] == ["first", "first", "second"]
     assert store.overtaken is not None
     assert world.failure is None
+    world.end()
+
+
+class LateDriver(SimRosterDriver):
+    """The first request to show a member is not answered, and arrives when it is told to."""
+
+    late: Callable[[], Roll] | None = None
+    meanwhile: Callable[[], Coroutine[Any, Any, None]]
+
+    async def claim(
+        self, session: str, roster: str, id: str, body: str, width: int | None, shared: bool = False
+    ) -> Roll:
+        if body and self.late is None:
+            self.late = functools.partial(self.store.claim, session, roster, id, body, width)
+            raise OutcomeUnknown("no reply in time")
+        return await super().claim(session, roster, id, body, width, shared)
+
+    async def recall(self, name: str) -> Record | None:
+        meanwhile, self.meanwhile = self.meanwhile, _nothing
+        await meanwhile()
+        return await super().recall(name)
+
+
+async def _nothing() -> None:
+    pass
+
+
+def test_a_late_request_of_a_member_that_was_shown_twice() -> None:
+    """Who was removed while it joined is shown anew, and leaves nothing of what it was before."""
+    world = World("late")
+    judge = world.judge = Judge(world, ttl=10.0)
+    network = Network(world, Weather())
+    store = RosterStore(world, network, judge, 1.0, True)
+    sessions: list[Session] = []
+    for kind, name in ((LateDriver, "joiner"), (SimRosterDriver, "deleter")):
+        driver = kind(boot(world, name, 0.0, 1.0), network, store, 10.0)
+        sessions.append(Session(driver.node.runtime, driver, name, 10.0))
+        judge.sessions[driver.node] = sessions[-1]
+        driver.renewed = judge.renewing(driver.node, sessions[-1])
+        driver.withdrawing = judge.withdrawing
+    joiner, deleter = (GroupRecipe(each, "workers", SimMember) for each in sessions)
+    late, standing = sessions[0].driver, judge.standing.setdefault("@group/workers", {})
+    assert isinstance(late, LateDriver)
+
+    async def delete() -> None:
+        await deleter.create(True)
+        await deleter.delete(True)
+        assert not standing
+
+    late.meanwhile = delete
+
+    async def join() -> None:
+        acquire = judge.asks(late.node, "@member/7:workers/m", "group", True, None, False)
+        assert world.current is not None
+        world.current.acquire = acquire
+        member = await joiner.join(None, "m", True, None, None)
+        world.current.acquire = None
+        judge.returned(acquire, member)
+        assert len(standing) == 1
+        assert late.late is not None
+        late.late()
+        assert len(standing) == 2
+        await member.release()
+        judge.released(member)
+
+    task = late.node.start(join(), "join")
+    world.run(15.0)
+    assert (task.done, task.error) == (True, None)
+    assert world.failure is None
+    assert not standing
     world.end()
 
 

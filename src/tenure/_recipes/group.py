@@ -72,7 +72,14 @@ class GroupRecipe(Generic[M]):
     async def exists(self) -> bool:
         """Say whether there is such a group."""
         self.session.check_open()
-        return await records.recall(self.session, self.roster) is not None
+        return await self._look() is not None
+
+    async def _look(self) -> Record | None:
+        """Read the group's record, and remember which group that is."""
+        found = await records.recall(self.session, self.roster)
+        if found is not None:
+            self.session.groups[self.roster] = _identity(found)
+        return found
 
     async def delete(self, force: bool) -> None:
         """Delete it, if it is empty; with `force`, its members and estates as well."""
@@ -132,15 +139,19 @@ class GroupRecipe(Generic[M]):
         """Write the group's record over an old one, marked as being deleted, or not."""
         session = self.session
         unique = session.runtime.unique
+        identity = unique() if old is None else _identity(old)
         text = {
-            "id": unique() if old is None else _identity(old),
+            "id": identity,
             "by": session.owner,
             "at": round(session.runtime.wall(), 3),
             "write": unique(),
             "deleting": marked,
         }
         version = None if old is None else old.version
-        return await records.swap(session, self.roster, json.dumps(text), version)
+        written = await records.swap(session, self.roster, json.dumps(text), version)
+        if written is not None:
+            session.groups[self.roster] = identity
+        return written
 
     def estates(self) -> str:
         """What the names of its dead members' estates begin with."""
@@ -194,6 +205,7 @@ class GroupRecipe(Generic[M]):
         lock = self.lock_of(id, self._member_type)
         if session.gates.taken(lock.roster):
             raise AlreadyJoined(f"this coordinator is in the group {self.name!r} as {id!r} already")
+        known = session.groups.get(self.roster)
         post = PostRecipe(lock, self.roster)
 
         def introduced(member: M) -> str:
@@ -210,7 +222,7 @@ class GroupRecipe(Generic[M]):
             by = f", by {holder.owner!r}" if holder is not None else ""
             raise MemberExists(f"in the group {self.name!r}, the id {id!r} is taken{by}")
         try:
-            await self._settle(member, create)
+            await self._settle(member, create, known)
             if left is not None:
                 await member._recover(left)
             member.check()
@@ -226,19 +238,25 @@ class GroupRecipe(Generic[M]):
         roster = _names.of("member", self.name, id)
         return LockRecipe(self.session, f"{self.name}/{id}", False, lease_type, roster=roster)
 
-    async def _settle(self, member: M, create: bool) -> None:
-        """Its claim stands: see that the group does, too, and is not being deleted."""
+    async def _settle(self, member: M, create: bool, known: str | None) -> None:
+        """Its claim was entered: see that it is in a group that is not being deleted.
+
+        `known` is the group that was there before. If there is another one now, the first
+        may have been deleted meanwhile, by force, and the claim with it.
+        """
         for attempt in range(records.TRIES_MAX + 1):
             await records.pause(self.session, attempt)
-            found = await records.recall(self.session, self.roster)
-            if found is not None and not _marked(found):
+            found = await self._look()
+            whole = found is not None and not _marked(found)
+            if found is not None and whole and _identity(found) == known:
                 return
             if found is None and not create:
                 raise GroupNotFound(f"the group {self.name!r} was deleted")
-            if await self._write(found) is None:
+            if not whole and await self._write(found) is None:
                 continue
             if await member._stands():
                 return
+            known = None if found is None else _identity(found)
             await member._put_up(self.roster, member._shown())
 
 

@@ -195,8 +195,9 @@ class BaseMember(PostedLease):
         self._capabilities = text
 
     async def _stands(self) -> bool:
-        """Say whether the group still has its claim."""
+        """Say whether the group has its claim, still or again."""
         session, life, claim = self._session, self._life, self._claim
+        self.check()
         if claim is None:
             return False
         roll = await session.retry(
@@ -205,6 +206,8 @@ class BaseMember(PostedLease):
             None,
             session.ttl / 3,
         )
+        if roll.mine is not None:
+            self._claim = roll.mine
         return roll.mine is not None
 
     # -- its estate ------------------------------------------------------------
@@ -278,6 +281,8 @@ class BaseMember(PostedLease):
     # -- its end -----------------------------------------------------------------
 
     async def _release(self) -> None:
+        if self._reason is not None:
+            raise self._loss()  # lost, or being dismissed
         try:
             # First of all: who leaves has no heirs.
             async with self._writing:
@@ -303,7 +308,11 @@ class BaseMember(PostedLease):
     async def _dismiss(self, reason: str) -> None:
         """Lose this membership alone: the session, and what else it holds, goes on."""
         session, life, grant, claim = self._session, self._life, self._grant, self._claim
-        session.drop(life, self)
+        with session.shared:
+            if self._reason is not None or self._releasing or self._ended:
+                return  # somebody is at it already
+            # From here on it is not held, since its lock may be free before that is confirmed.
+            self._reason = reason
         self._claim = None
         if claim is not None:
             session.owe(life, claim.roster, claim.id)
@@ -316,6 +325,7 @@ class BaseMember(PostedLease):
         except SessionLost as gone:
             session.lose(life, str(gone))
         finally:
+            session.drop(life, self)  # not before: at the deadline, the session ends it
             self.end(reason)
 
     def __repr__(self) -> str:

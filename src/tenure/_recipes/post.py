@@ -35,6 +35,8 @@ class PostedLease(BaseLease):
         """Show it. If that fails, the lock is released."""
         session, life = self._session, self._life
         driver, id = session.driver, life.next_id()
+        if self._claim is not None and self._claim_unsure:
+            session.owe(life, roster, self._claim.id)  # what it was before may yet arrive
         try:
             try:
                 roll = await driver.claim(life.id, roster, id, body, None)

@@ -79,7 +79,10 @@ class Clients:
             await self.semaphore(process, name).resize(world.rng.choice((1, 2, 3)))
             return
         if kind == "group" and plan.deletes and world.chance(0.2):
-            await self.group(process, name).delete(False)
+            await self.judge.groups.delete(self.group(process, name), False)
+            return
+        if kind == "group" and plan.forces and world.chance(0.15):
+            await self.judge.groups.delete(self.group(process, name), True)
             return
         wait, until = world.chance(0.8), None
         if wait and world.chance(0.4):
@@ -185,7 +188,7 @@ class Clients:
     async def _show(self, lease: Reported) -> None:
         """Publish something else, or stand down in favour of somebody."""
         if isinstance(lease, SimMember) and self.world.chance(0.3):
-            await lease._update({"n": self.world.serial()})
+            await self.judge.groups.update(lease, {"n": self.world.serial()})
         if isinstance(lease, SimTerm) and self.world.chance(0.3):
             await lease._publish({"by": self.world.serial()})
         if isinstance(lease, SimTerm) and self.world.chance(0.1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from .._model import Claim, Grant, Interest, Record, Roll, Traits
@@ -62,6 +62,10 @@ class SimDocumentDriver(_Link, DocumentDriver):
 
     async def names(self, kind: str) -> Sequence[str]:
         return await self._call(lambda: self.store.names(kind))
+
+    async def living(self, sessions: Collection[str]) -> set[str]:
+        # It may be a set of texts, whose order is another one in every process.
+        return await super().living(sorted(sessions))
 
     async def renew(self, session: str) -> None:
         self.renewed(session)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .. import _names
 from .._model import Claim
 from .._session import Session
+from ._sim_groups import GroupRules
 from ._sim_lease import Acquire, Kind, Reported, SimMember
 from ._sim_world import Node, World
 
@@ -60,6 +61,7 @@ class Judge:
         self._by_claim: dict[str, Reported] = {}
         self._asking: dict[tuple[Node, str], dict[int, Acquire]] = {}
         self._orders = 0
+        self.groups = GroupRules(self)
         self.trials: tuple[Trial, ...] = ()
         """Who is told what is entered and recorded, too."""
 
@@ -77,6 +79,7 @@ class Judge:
         standing[id] = session
         for trial in self.trials:
             trial.entered(claim)
+        self.groups.entered(claim)
         self._where[id] = roster
         if claim.shared:
             self._readers.add(id)
@@ -91,23 +94,18 @@ class Judge:
         self.world.note("recorded", name, text)
         for trial in self.trials:
             trial.recorded(name, text)
-        kind, called = _names.read(name)
-        if kind == "semaphore" and text is not None:
+        if _names.read(name).kind == "semaphore" and text is not None:
             limits = self.limits.setdefault(name, [(-math.inf, 0)])
             limits.append((self.world.time, json.loads(text)["limit"]))
-        elif kind == "group" and text is None:
-            for lease in self._all():
-                member = isinstance(lease, SimMember) and lease.group == called
-                joined = lease.acquire is not None and lease.acquire.over and not lease.leaving
-                if member and joined and self._says_held(lease):
-                    self.world.fail(f"the group {called!r} was deleted with {lease!r} in it")
+        self.groups.recorded(name, text)
 
     def removed(self, roster: str, id: str) -> None:
         """A claim was withdrawn or buried."""
         self.world.note("removed", roster, id)
         self.standing.get(roster, {}).pop(id, None)
+        self.groups.removed(id)
         lease = self._by_claim.get(id)
-        if lease is not None and self._says_held(lease):
+        if lease is not None and self.says_held(lease):
             self.world.fail(f"the claim {id} of {lease!r} was removed while it is held")
 
     def session_ended(self, session: str) -> None:
@@ -115,7 +113,7 @@ class Judge:
         self.world.note("session ended", session)
         self.ended_sessions.add(session)
         for lease in self._all():
-            if lease.session_id == session and self._says_held(lease):
+            if lease.session_id == session and self.says_held(lease):
                 self.world.fail(f"the store ended the session of {lease!r}, which is held")
 
     # -- what drivers are asked --------------------------------------------------
@@ -181,7 +179,7 @@ class Judge:
                     world.fail(f"{lease!r} was granted before a local waiter that came first")
         lease.order = self.granted_count
         self._by_claim[lease.claim_id] = lease
-        candidates = [each for each in self._candidates.get(roster, ()) if self._matters(each)]
+        candidates = self.leases(roster)
         candidates.append(lease)
         self._candidates[roster] = candidates
         if len(candidates) > 1:
@@ -230,6 +228,8 @@ class Judge:
         """The client has its lease."""
         self._over(acquire)
         others = acquire.leases[:-1]
+        if isinstance(lease, SimMember):
+            self.groups.returned(lease)
         if acquire.leases[-1:] != [lease] or (others and not acquire.posted):
             self.world.fail(f"an acquire returned {lease!r}, and made {acquire.leases}")
         if not all(other.over for other in others):
@@ -308,7 +308,7 @@ class Judge:
             if all(each.shared for each in leases) or len(leases) <= self._together(leases):
                 continue
             disputed = True
-            held = [each for each in leases if self._says_held(each)]
+            held = [each for each in leases if self.says_held(each)]
             if len(held) > self._together(held) and not all(each.shared for each in held):
                 self.world.fail(f"held at once: {held}")
         if not disputed:
@@ -347,8 +347,16 @@ class Judge:
         return [
             each
             for each in self._all()
-            if each.roster.startswith(roster_prefix) and self._says_held(each)
+            if each.roster.startswith(roster_prefix) and self.says_held(each)
         ]
+
+    def leases(self, roster: str) -> list[Reported]:
+        """The leases of a roster that are not over, on nodes that live; none is asked."""
+        return [each for each in self._candidates.get(roster, ()) if self._matters(each)]
+
+    def says_held(self, lease: Reported) -> bool:
+        """Whether its holder, if it could ask now, would be told that it holds."""
+        return not lease.over and not lease.node.stopped and lease.asked()
 
     # -- inside ------------------------------------------------------------------
 
@@ -357,10 +365,6 @@ class Judge:
 
     def _matters(self, lease: Reported) -> bool:
         return not lease.over and not lease.node.dead
-
-    def _says_held(self, lease: Reported) -> bool:
-        """Whether its holder, if it could ask now, would be told that it holds."""
-        return not lease.over and not lease.node.stopped and lease.asked()
 
     def _over(self, acquire: Acquire) -> None:
         acquire.over = True
@@ -379,8 +383,13 @@ class Judge:
             self.world.fail(f"{lease!r} was lost without a reason")
         if lease.asked():
             self.world.fail(f"{lease!r} was lost, and is held")
+        self.groups.lost(lease)
         life, open = lease._life, self.sessions[lease.node]._closed is None
-        if open and lease.node.now() >= life.deadline and not lease.node.pauses:
+        over = lease.node.now() >= life.deadline
+        ends = life.id in self.ended_sessions or self.sessions[lease.node].driver.mutex is not None
+        if open and life.reason is not None and not over and not ends:
+            self.world.fail(f"{lease!r} was lost with its session, which nothing has ended")
+        if open and over and not lease.node.pauses:
             # The deadline is for a backend that does not answer, so it must have been asked.
             since = self.world.time - self.renewals.get(life.id, -math.inf)
             if since > self.ttl * 0.88:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypeAlias
 
 from .._lease import BaseLease
@@ -13,7 +14,7 @@ from ._sim_world import Node
 
 Kind: TypeAlias = Literal[
     "lock", "rwlock", "semaphore", "election", "group",
-    "claims", "estate", "multilock", "barrier", "latch",
+    "claims", "estate", "multilock", "barrier", "latch", "object",
 ]  # fmt: skip
 POSTED: tuple[Kind, ...] = ("election", "group")
 """Whose leases are shown in a roster: between the lock and the post much can happen."""
@@ -31,6 +32,7 @@ class Acquire:
         "order",
         "over",
         "roster",
+        "served",
         "shared",
         "unsure",
         "wait",
@@ -48,6 +50,8 @@ class Acquire:
         self.began = node.world.time
         self.ids: set[str] = set()
         self.leases: list[Reported] = []
+        self.served = -math.inf
+        """When the store carried out the last call that was answered."""
         self.unsure = False
         """Whether a call that it made got no answer."""
         self.over = False

@@ -18,6 +18,9 @@ class Edit(NamedTuple):
 _CLAIMS = "tenure._recipes.claims:ClaimsRecipe."
 _MULTI = "tenure._recipes.multilock:MultiRecipe."
 _MULTI_LEASE = "tenure._recipes.multilock:BaseMultiLease."
+_GROUP = "tenure._recipes.group:GroupRecipe."
+_POST = "tenure._recipes.post:PostedLease."
+_OBJECTS = "tenure.aio.objectlock:LockService."
 _PARTY = "tenure._recipes.barrier:_Party."
 
 TRIALS_MUTANTS: dict[str, tuple[Edit, ...]] = {
@@ -76,6 +79,93 @@ TRIALS_MUTANTS: dict[str, tuple[Edit, ...]] = {
             "session.lose(life, str(gone))",
             "raise",
         ),
+    ),
+    # -- deletion by force -----------------------------------------------------------
+    "member-left-in-a-group-deleted-by-force": (
+        Edit(
+            _GROUP + "_evict",
+            "await self.session.driver.withdraw(claim.session, claim.roster, claim.id)",
+            "pass",
+        ),
+    ),
+    "estate-left-by-a-deletion-by-force": (
+        Edit(_GROUP + "_empty", "await self._delete_record(name)", "pass"),
+    ),
+    "group-deleted-by-force-is-there": (
+        Edit(
+            _GROUP + "delete",
+            "if await records.swap(self.session, self.roster, None, version) is not None:",
+            "if await records.swap(self.session, self.roster, None, version) or force:",
+        ),
+    ),
+    "joined-a-group-made-anew-without-a-look": (
+        Edit(_GROUP + "_settle", "whole and _identity(found) == known", "whole"),
+    ),
+    "joined-without-being-shown": (
+        Edit(_GROUP + "_settle", "if await member._stands():", "if True:"),
+    ),
+    "removed-member-not-told": (
+        Edit(
+            "tenure._recipes.members:BaseMember._dismiss",
+            "with session.shared:",
+            "return\n    with session.shared:",
+        ),
+        Edit(_POST + "_rewrite", "raise self._loss() from error", "self._claim = claim"),
+    ),
+    "group-emptied-without-force": (
+        Edit(_GROUP + "_empty", "if not force and claims:", "if False:"),
+    ),
+    "removed-member-loses-its-session": (
+        Edit(
+            "tenure._recipes.members:BaseMember._removed",
+            "await session.driver.renew(life.id)",
+            "raise SessionLost('the member was removed')",
+        ),
+    ),
+    "removed-member-keeps-its-id": (
+        Edit(
+            "tenure._recipes.members:BaseMember._dismiss",
+            "session.owe(life, self._roster, self._id)",
+            "pass",
+        ),
+    ),
+    "removed-member-holds-until-its-id-is-free": (
+        Edit("tenure._recipes.members:BaseMember._dismiss", "self._reason = reason", "pass"),
+    ),
+    # -- object locks ----------------------------------------------------------------
+    "object-shared-by-the-callers-of-a-process": (
+        Edit(_OBJECTS + "_key", "coordinator._session.runtime.caller()", "None"),
+    ),
+    "object-unlocked-by-another-caller": (
+        Edit(
+            _OBJECTS + "_hold",
+            "key = self._key(coordinator, object_id)",
+            "key = next((each for each in self._held if each[1] == object_id), ('', ''))",
+        ),
+    ),
+    "object-not-locked-again-by-its-holder": (
+        Edit(_OBJECTS + "lock", "if hold is not None:", "if hold is not None and block:"),
+    ),
+    "nested-lock-not-counted": (Edit(_OBJECTS + "lock", "hold.depth += 1", "pass"),),
+    "object-unlocked-by-the-first-unlock": (
+        Edit(_OBJECTS + "unlock", "if hold.depth:", "if False:"),
+    ),
+    "object-unlocked-once-too-late": (
+        Edit(_OBJECTS + "unlock", "if hold.depth:", "if hold.depth >= 0:"),
+    ),
+    "lost-object-locked-again": (Edit(_OBJECTS + "lock", "hold.lease.check()", "pass"),),
+    "lost-object-unlocked-without-a-word": (
+        Edit(_OBJECTS + "unlock", "hold.lease.check()", "pass"),
+    ),
+    "lost-object-never-let-go": (
+        Edit(
+            _OBJECTS + "unlock",
+            "del self._held[key]\n    await hold.lease.release()",
+            "await hold.lease.release()\n    del self._held[key]",
+        ),
+    ),
+    "loss-of-an-object-not-told": (
+        Edit(_OBJECTS + "check", "self._hold(object_id)[1].lease.check()", "self._hold(object_id)"),
     ),
     # -- many locks ----------------------------------------------------------------
     "many-locks-in-any-order": (
@@ -136,6 +226,26 @@ TRIALS_KINDS: dict[str, Kind] = {
     "estate-of-an-earlier-self-overwritten": "estate",
     "estates-not-looked-for": "estate",
     "dismissal-raises-what-ended-the-session": "estate",
+    "member-left-in-a-group-deleted-by-force": "group",
+    "estate-left-by-a-deletion-by-force": "estate",
+    "group-deleted-by-force-is-there": "group",
+    "joined-a-group-made-anew-without-a-look": "group",
+    "joined-without-being-shown": "group",
+    "removed-member-not-told": "group",
+    "group-emptied-without-force": "group",
+    "removed-member-loses-its-session": "group",
+    "removed-member-keeps-its-id": "group",
+    "removed-member-holds-until-its-id-is-free": "group",
+    "object-shared-by-the-callers-of-a-process": "object",
+    "object-unlocked-by-another-caller": "object",
+    "object-not-locked-again-by-its-holder": "object",
+    "nested-lock-not-counted": "object",
+    "object-unlocked-by-the-first-unlock": "object",
+    "object-unlocked-once-too-late": "object",
+    "lost-object-locked-again": "object",
+    "lost-object-unlocked-without-a-word": "object",
+    "lost-object-never-let-go": "object",
+    "loss-of-an-object-not-told": "object",
     "many-locks-in-any-order": "multilock",
     "some-of-many-kept": "multilock",
     "many-locks-not-all-held": "multilock",
@@ -152,9 +262,13 @@ TRIALS_KINDS: dict[str, Kind] = {
 """What the clients are to ask for; among all schedules each is too rare."""
 
 FIRST: dict[str, int] = {
-    "dismissal-raises-what-ended-the-session": 430,
-    "estate-settled-although-the-callback-failed": 515,
+    "dismissal-raises-what-ended-the-session": 1120,
+    "joined-a-group-made-anew-without-a-look": 560,
+    "estate-settled-although-the-callback-failed": 680,
+    "debt-paid-only-once": 255,
     "late-comer-to-a-barrier-forgotten": 250,
+    "late-duplicate-forgotten": 315,
+    "late-post-forgotten": 398,
     "loss-of-one-is-not-the-loss-of-all": 980,
     "opening-of-a-latch-not-seen": 680,
     "orphan-kept-when-settling-failed": 190,

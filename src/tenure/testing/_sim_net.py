@@ -34,7 +34,7 @@ class Weather:
 class Flight:
     """One request on its way, and its reply on its way back."""
 
-    __slots__ = ("call", "epoch", "limit", "node", "slow", "waiter")
+    __slots__ = ("call", "epoch", "limit", "node", "served", "slow", "waiter")
 
     def __init__(
         self, node: Node, waiter: Waiter, call: Callable[[], Any], limit: float, epoch: int
@@ -45,6 +45,7 @@ class Flight:
         self.limit = limit
         self.epoch = epoch
         self.slow = False
+        self.served = 0.0
 
 
 def _described(call: Callable[[], Any]) -> list[object]:
@@ -93,11 +94,12 @@ class Network:
         acquire = waiter.task.acquire
         if acquire is not None and (node.cut_out or not self.up):
             acquire.unsure = True
+        limit = world.time + patience / node.rate
         if not self.up:
-            world.push(world.time + self._delay(), node, waiter.fire)
+            # No answer is waited for longer than patience lasts.
+            world.push(min(world.time + self._delay(), limit), node, waiter.fire)
             await waiter
             raise Unavailable("the connection was refused")
-        limit = world.time + patience / node.rate
         if node.cut_out and world.chance(0.3):
             world.push(limit, node, waiter.fire)
             await waiter
@@ -131,6 +133,8 @@ class Network:
         if reply is UNKNOWN or reply is RESET:
             world.note(node, "has", repr(reply))
             raise OutcomeUnknown(reply)
+        if acquire is not None:
+            acquire.served = flight.served
         if isinstance(reply, TenureError):
             raise reply
         result: T = reply
@@ -163,12 +167,14 @@ class Network:
         self.flying -= 1
         world, node, waiter = self.world, flight.node, flight.waiter
         if not self.up:
-            world.push(world.time + self._delay(), node, waiter.fire, RESET)
+            back = min(world.time + self._delay(), max(world.time, flight.limit))
+            world.push(back, node, waiter.fire, RESET)
             return
         try:
             if world.trace is not None:
                 world.note("the store runs", *_described(flight.call), "of", node)
             self.serving = node
+            flight.served = world.time
             result = flight.call()
         except TenureError as error:
             result = error

@@ -20,7 +20,10 @@ DRIFT_MOST = 0.005
 TRIALS = 0.3
 """The part of the schedules in which names are of the kinds that come next."""
 
-TRIAL_KINDS: tuple[Kind, ...] = ("claims", "estate", "multilock", "barrier", "latch")
+FORCES = 0.4
+"""The part of the schedules in which groups are deleted by force."""
+
+TRIAL_KINDS: tuple[Kind, ...] = ("claims", "estate", "multilock", "barrier", "latch", "object")
 
 DRIVERS = {
     "document": SimDocumentDriver,
@@ -60,6 +63,8 @@ class Plan:
     closes: int = 0
     resizes: bool = False
     deletes: bool = False
+    forces: bool = False
+    """Whether groups are deleted by force."""
     cancels: int = 0
     jumps: int = 0
 
@@ -91,6 +96,7 @@ def draw_plan(world: World, kind: Kind | None = None) -> Plan:
         plan.kinds = (others.choice(("lock", *TRIAL_KINDS)), others.choice(TRIAL_KINDS))
     plan.resizes = chance(0.3)
     plan.deletes = chance(0.3)
+    plan.forces = random.Random(f"forces of {world.seed}").random() < FORCES
     if chance(0.1):
         return plan  # a calm day
     if not plan.backend.startswith("document") and chance(0.2):

@@ -8,9 +8,11 @@ from .. import _names
 from .._session import Session
 from ._sim_clients import Clients
 from ._sim_faults import Faults
+from ._sim_groups import Expulsion
 from ._sim_judge import Judge
 from ._sim_lease import Kind, Reported
 from ._sim_net import Network, Weather
+from ._sim_objects import ObjectTrial
 from ._sim_plan import DRIVERS, draw_plan
 from ._sim_runtime import boot
 from ._sim_shares import ClaimsTrial, EstateTrial
@@ -25,6 +27,7 @@ TRIALS: dict[Kind, type[Trial]] = {
     "estate": EstateTrial,
     "latch": LatchTrial,
     "multilock": MultiTrial,
+    "object": ObjectTrial,
 }
 
 
@@ -91,6 +94,9 @@ class Schedule:
         self._finish_clients()
         for trial in self.trials.values():
             trial.finale()
+        for name, kind in self.clients.kinds.items():
+            if kind == "group" and plan.forces:
+                Expulsion(self, name).finale()
         self._probe()
         self._settle()
         self._bury()

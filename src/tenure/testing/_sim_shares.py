@@ -104,6 +104,8 @@ class ClaimsTrial(Trial):
 
     async def visit(self, process: Process) -> None:
         runtime, world = process.node.runtime, self.world
+        if await self.forced(process):
+            return
         id = f"{process.node}.{world.rng.choice((0, 0, 1))}"
         member = await self._join(process, id)
         until = runtime.now() + self.plan.ttl * 3 * world.random()
@@ -191,7 +193,8 @@ class EstateTrial(Trial):
         before = self._texts.pop(name, None)
         going = {lease.estate["n"] for lease in self._members if lease.going and lease.estate}
         if text is None:
-            if before and before["estate"]["n"] not in self._safe | going:
+            forced = self.judge.groups.deletes_by_force(self.name)
+            if before and before["estate"]["n"] not in self._safe | going and not forced:
                 self.world.fail(f"{name!r} was deleted, and nobody had handled {before}")
             return
         now = self._texts[name] = json.loads(text)
@@ -231,6 +234,8 @@ class EstateTrial(Trial):
 
     async def visit(self, process: Process) -> None:
         runtime, world = process.node.runtime, self.world
+        if await self.forced(process):
+            return
         id = world.rng.choice((str(process.node), "common"))
         member = await self._join(process, id)
         until = runtime.now() + self.plan.hold * world.random()

@@ -45,6 +45,13 @@ class Trial:
     def recorded(self, name: str, text: str | None) -> None:
         """Some record was written, or deleted."""
 
+    async def forced(self, process: Process) -> bool:
+        """Now and then, delete the trial's group by force instead; say whether that was done."""
+        if not self.plan.forces or not self.world.chance(0.15):
+            return False
+        await self.judge.groups.delete(self.schedule.clients.group(process, self.name), True)
+        return True
+
     def finale(self) -> None:
         """The faults are over, and every client is done."""
         raise NotImplementedError

@@ -85,6 +85,8 @@ class GroupView(View):
         truth: dict[str, tuple[int, Any]] = {}
         for lease in self.judge.present(_names.of("member", self.name, "")):
             assert isinstance(lease, SimMember)
+            if not self.judge.groups.shown(lease):
+                continue  # it was removed, and does not know yet
             truth[lease.id] = (lease.token, lease.capabilities)
         known = {info.id: (info.token, info.capabilities) for info in (self._known or {}).values()}
         return known == truth

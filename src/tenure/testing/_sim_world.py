@@ -257,6 +257,9 @@ class Task:
         with contextlib.suppress(Vanished, RuntimeError, Cancelled):
             self.work.close()
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 class Waiter:
     """One wait of one task, which ends once."""

@@ -315,8 +315,8 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     "group-deleted-under-a-member": (
         Edit(
             _GROUP + "_settle",
-            "if found is not None and not _marked(found):",
-            "if found is not None:",
+            "whole = found is not None and not _marked(found)",
+            "whole = found is not None",
         ),
     ),
     "watcher-loses-a-leave": (

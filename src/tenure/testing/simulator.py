@@ -9,12 +9,13 @@ The session, the leases, the local gate, the document rung and the recipes are t
 ones; runtime, network and backend are simulated. A schedule is drawn from the seed and
 its number: which backend, how many nodes, how bad the network, what is asked for; who
 crashes, pauses, is cut off, cancelled or closed, and when. The same two numbers give the
-same schedule, event by event.
+same schedule, event by event, in every process: `--digest` shows a hash of its trace.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import sys
 import time
@@ -118,6 +119,13 @@ def run_many(
     return Summary(done, first, seed, events, granted, lost, refused, took)
 
 
+def digests(seed: int, schedules: int, first: int, kind: Kind | None) -> Iterator[str]:
+    """Of each schedule: its number, and a hash of its trace."""
+    for number in range(first, first + schedules):
+        trace = run_one(seed, number, traced=True, kind=kind).world.trace or []
+        yield f"{number} {hashlib.sha256(chr(10).join(trace).encode()).hexdigest()}"
+
+
 def explain(seed: int, number: int, rule: str, tail: int, kind: Kind | None) -> Failure:
     """Run a schedule that failed once more, for its trace."""
     schedule = Schedule(seed, number, traced=True, kind=kind)
@@ -175,6 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--kind", choices=get_args(Kind), help="what clients ask for (default: all)"
     )
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break the core in this way")
+    parser.add_argument("--digest", action="store_true", help="show a hash of each trace, no more")
     parser.add_argument("--trace", type=int, default=40, help="lines of trace after a failure")
     given: Any = parser.parse_args(arguments)
     schedules = given.schedules or (1000 if given.minutes is None else 10**9)
@@ -182,6 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
     with ExitStack() as stack:
         if given.mutant:
             stack.enter_context(mutated(given.mutant))
+        if given.digest:
+            for line in digests(given.seed, schedules, given.first, given.kind):
+                sys.stdout.write(f"{line}\n")
+            return 0
         try:
             summary = run_many(
                 given.seed,
