@@ -19,7 +19,7 @@ from ._clusters import Cluster, Proof
 
 KEYS = 2
 CALM_SECONDS = 0.4
-RECOVERY_SECONDS_MAX = 20.0
+RECOVERY_SECONDS_MAX = 10.0
 STALE_SHARE = 0.1
 """How often a client swaps from what it knows to be old."""
 
