@@ -25,7 +25,9 @@ from .errors import (
     AuthenticationFailed,
     BackendError,
     CandidateNotFound,
+    CharacteristicUnmet,
     ClosedError,
+    DriverDeprecated,
     ForkedError,
     GroupExists,
     GroupNotEmpty,
@@ -34,11 +36,13 @@ from .errors import (
     InvalidName,
     InvalidURL,
     LeaseLost,
+    LevelTooLow,
     LimitMismatch,
     MemberExists,
     MemberNotFound,
     NotHeld,
     OutcomeUnknown,
+    PolicyError,
     ProtocolError,
     SessionLost,
     StorageError,
@@ -61,6 +65,14 @@ if TYPE_CHECKING:
     from ._sync._multilock import MultiLease, MultiLock, RWLock
     from ._sync._ring import Ring
     from ._sync._semaphore import Permit, Semaphore
+    from .policy.characteristics import Characteristic
+    from .policy.level import Level
+    from .policy.notices import (
+        BackendVersionWarning,
+        DeprecatedDriverWarning,
+        DriverLevelWarning,
+        PolicyWarning,
+    )
 
 __version__ = "0.1.0"
 
@@ -69,13 +81,19 @@ __all__ = [
     "AlreadyJoined",
     "AuthenticationFailed",
     "BackendError",
+    "BackendVersionWarning",
     "Barrier",
     "Candidate",
     "CandidateNotFound",
     "Change",
+    "Characteristic",
+    "CharacteristicUnmet",
     "Claims",
     "ClosedError",
     "Coordinator",
+    "DeprecatedDriverWarning",
+    "DriverDeprecated",
+    "DriverLevelWarning",
     "Election",
     "Event",
     "ForkedError",
@@ -93,6 +111,8 @@ __all__ = [
     "LeaderWatch",
     "Lease",
     "LeaseLost",
+    "Level",
+    "LevelTooLow",
     "LimitMismatch",
     "Lock",
     "Loss",
@@ -108,6 +128,8 @@ __all__ = [
     "Orphan",
     "OutcomeUnknown",
     "Permit",
+    "PolicyError",
+    "PolicyWarning",
     "ProtocolError",
     "RWLock",
     "Ring",
@@ -132,13 +154,18 @@ __all__ = [
 # What only some programs need is imported when it is first asked for.
 _LAZY = {
     "Barrier": "._sync._barrier",
+    "BackendVersionWarning": ".policy.notices",
     "Change": "._recipes.members",
+    "Characteristic": ".policy.characteristics",
     "Claims": "._sync._claims",
+    "DeprecatedDriverWarning": ".policy.notices",
+    "DriverLevelWarning": ".policy.notices",
     "Election": "._sync._election",
     "Group": "._sync._group",
     "HashRing": "._hashring",
     "Latch": "._sync._barrier",
     "LeaderWatch": "._sync._election",
+    "Level": ".policy.level",
     "Member": "._sync._group",
     "MemberInfo": "._recipes.members",
     "Members": "._recipes.members",
@@ -147,6 +174,7 @@ _LAZY = {
     "MultiLock": "._sync._multilock",
     "Orphan": "._sync._group",
     "Permit": "._sync._semaphore",
+    "PolicyWarning": ".policy.notices",
     "RWLock": "._sync._multilock",
     "Ring": "._sync._ring",
     "RingChange": "._recipes.ring",

@@ -6,20 +6,68 @@ import math
 import os
 import stat
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
+from ._caller import Caller
 from ._model import Event
 from ._runtime.base import Runtime
 from ._session import Session
 from ._url import Url
 from .drivers import registry
-from .errors import InvalidArgument, InvalidName, InvalidURL, StorageError
+from .errors import InvalidArgument, InvalidName, InvalidURL, StorageError, UnknownDriver
+
+if TYPE_CHECKING:
+    from .policy.characteristics import Characteristic
+    from .policy.gate import Gate
+    from .policy.level import Level
 
 DEFAULT_TTL_SECONDS = 15.0
 TTL_SECONDS_MAX = 86_400.0
 NAME_CHARACTERS_MAX = 1000
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Terms(NamedTuple):
+    """What `connect` was told to demand of the driver, and the line that has told it."""
+
+    require: Iterable[Characteristic | str]
+    min_level: Level | str | None
+    allow: Iterable[str]
+    caller: Caller
+
+
+async def open_session(
+    runtime: Runtime,
+    url: str | None,
+    namespace: str | None,
+    ttl: float | None,
+    owner: str | None,
+    on_event: Callable[[Event], object] | None,
+    terms: Terms,
+) -> Session:
+    """A session over a driver that has met the terms, and is open."""
+    gate, session = _made(runtime, url, namespace, ttl, owner, on_event, terms)
+    await session.open()
+    if gate is not None:
+        try:
+            await gate.check(session.driver)
+        except BaseException:
+            await runtime.finish(session.close())
+            raise
+    return session
+
+
+def _gate(entry: registry.Entry, url: Url, terms: Terms) -> Gate | None:
+    """The policy's gate, if it has more to ask once the driver is open; raises `PolicyError`."""
+    if "TENURE_UNGATED" in os.environ and "TENURE_MIN_LEVEL" not in os.environ:
+        require, min_level, allow, _ = terms
+        if not (require or min_level or allow):
+            return None  # tests and tools; see `policy.gate`, which would say the same
+    from .policy import gate
+
+    return gate.admit(entry, url, gate.demands(*terms[:3]), terms.caller)
 
 
 def make_session(
@@ -30,14 +78,30 @@ def make_session(
     owner: str | None,
     on_event: Callable[[Event], object] | None,
 ) -> Session:
-    """A session over a driver that is not open yet. Touches neither network nor disk."""
+    """A session over a driver that is not open yet. Touches neither network nor disk.
+
+    The policy is not asked: this is for what looks at a backend, and coordinates nothing.
+    """
+    return _made(runtime, url, namespace, ttl, owner, on_event, None)[1]
+
+
+def _made(
+    runtime: Runtime,
+    url: str | None,
+    namespace: str | None,
+    ttl: float | None,
+    owner: str | None,
+    on_event: Callable[[Event], object] | None,
+    terms: Terms | None,
+) -> tuple[Gate | None, Session]:
     parsed = Url.parse(os.environ.get("TENURE_URL") or default_url() if url is None else url)
     given = parsed.options.pop("namespace", "default")
     namespace = checked_name(given if namespace is None else namespace, "namespace")
     given_ttl = parsed.number("ttl", DEFAULT_TTL_SECONDS)
     parsed.options.pop("ttl", None)
     ttl = given_ttl if ttl is None else ttl
-    driver_class = registry.find(parsed)
+    entry = _entry(parsed)
+    driver_class = registry.load(entry).chosen(parsed)
     least = driver_class.traits.min_ttl
     if (
         isinstance(ttl, bool)
@@ -51,10 +115,22 @@ def make_session(
     if owner is None:
         owner = f"{os.uname().nodename}:{os.getpid()}:{runtime.unique()[:6]}"
     owner = checked_name(owner, "owner")
+    gate = None if terms is None else _gate(entry, parsed, terms)
     driver = driver_class(parsed, runtime, namespace, float(ttl))
     session = Session(runtime, driver, owner, float(ttl), on_event)
     _sessions.add(session)
-    return session
+    return gate, session
+
+
+def _entry(url: Url) -> registry.Entry:
+    """Where the driver lives; of one that was removed, `UnknownDriver` names the replacement."""
+    try:
+        return registry.entry(url)
+    except UnknownDriver as error:
+        from .policy.deprecation import buried
+
+        stone = buried(url.scheme)
+        raise error if stone is None else UnknownDriver(stone) from None
 
 
 def checked_name(name: str, what: str = "name") -> str:

@@ -15,7 +15,9 @@ __all__ = [
     "AuthenticationFailed",
     "BackendError",
     "CandidateNotFound",
+    "CharacteristicUnmet",
     "ClosedError",
+    "DriverDeprecated",
     "ForkedError",
     "GroupExists",
     "GroupNotEmpty",
@@ -24,11 +26,13 @@ __all__ = [
     "InvalidName",
     "InvalidURL",
     "LeaseLost",
+    "LevelTooLow",
     "LimitMismatch",
     "MemberExists",
     "MemberNotFound",
     "NotHeld",
     "OutcomeUnknown",
+    "PolicyError",
     "ProtocolError",
     "SessionLost",
     "StorageError",
@@ -58,6 +62,30 @@ class InvalidURL(InvalidArgument):
 
 class UnknownDriver(InvalidURL):
     """No driver is installed for the URL's scheme."""
+
+
+class PolicyError(TenureError):
+    """The driver has not earned what `connect` was asked for, or what it demands by itself.
+
+    `driver` is the driver's name, and `unmet` says what is missing, each with its reason.
+    """
+
+    def __init__(self, message: str, *, driver: str = "", unmet: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.driver = driver
+        self.unmet = unmet
+
+
+class LevelTooLow(PolicyError):
+    """The driver's level, on the backend that has answered, is lower than it has to be."""
+
+
+class CharacteristicUnmet(PolicyError):
+    """A characteristic is required that no experiment has corroborated for this driver."""
+
+
+class DriverDeprecated(PolicyError):
+    """The driver is about to be removed, and is connected only if it is allowed by name."""
 
 
 class Unsupported(TenureError, NotImplementedError):

@@ -42,6 +42,7 @@ LAYERS = {
     "_model": {"errors"},
     "_url": {"errors"},
     "_names": set[str](),
+    "_caller": set[str](),
     "_hashring": {"errors"},
     "_verdicts": {"_model"},
     "_runtime": {"errors"},
@@ -54,18 +55,24 @@ LAYERS = {
         *("errors", "_model", "_names", "_hashring", "_verdicts", "_gate", "_lease", "_session"),
         *("_runtime.base", "drivers.base"),
     },
-    "_coordinator": {"errors", "_model", "_url", "_runtime.base", "_session", "drivers.registry"},
+    "policy": {"errors", "_model", "_url", "_caller", "drivers.registry", "drivers.base"},
+    "_coordinator": {
+        *("errors", "_model", "_url", "_caller", "_runtime.base", "_session", "drivers.registry"),
+        "policy",
+    },
     "_sync": {
         *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
-        "_runtime",
+        *("_runtime", "_caller", "policy"),
     },
     "aio": {
         *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
-        "_runtime",
+        *("_runtime", "_caller", "policy"),
     },
-    "__init__": {"errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"},
+    "__init__": {
+        *("errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"),
+        "policy",
+    },
     "objectlock": {"_sync"},
-    "policy": {"errors", "_model", "_url", "drivers.registry", "drivers.base"},
     "__main__": {"cli"},
 }
 
@@ -120,15 +127,20 @@ def test_imports_run_one_way() -> None:
 
 
 def test_nothing_imports_the_tests_tools() -> None:
-    """The library and its command line never import `tenure.testing`."""
+    """The library and its command line never import `tenure.testing`, but for one command."""
     wrong = [
         f"{name_of(path)}:{line}"
         for path in modules()
-        if layer(path) != "testing"
+        if layer(path) != "testing" and name_of(path) != "cli/verify.py"
         for line, name in imports(path)
         if inside(name, "tenure.testing")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_command_line_brings_no_tests_tools() -> None:
+    """`tenure verify` imports `tenure.testing` when it runs, and no other command ever does."""
+    assert not [name for name in fresh(LOADED.format("import tenure.cli")) if ".testing" in name]
 
 
 def test_only_leaves_know_threads_loops_and_clocks() -> None:
@@ -241,6 +253,17 @@ def test_the_synchronous_api_brings_no_event_loop() -> None:
     loaded = {name.partition(".")[0] for name in fresh(LOADED.format("import tenure"))}
     assert "asyncio" not in loaded
     assert loaded - {"tenure"} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("module", ["tenure", "tenure.aio", "tenure.objectlock"])
+def test_nobody_pays_for_the_policy_before_connecting(module: str) -> None:
+    """To import the library loads nothing of the policy; its names are there when asked for."""
+    names = fresh(LOADED.format(f"import {module}"))
+    assert not [name for name in names if inside(name, "tenure.policy")]
+    assert fresh("import tenure.aio; print(tenure.Level(3), tenure.aio.Characteristic.FENCED)") == [
+        "stable",
+        "FENCED",
+    ]
 
 
 @pytest.mark.parametrize("scheme", sorted(registry.BUILT_IN))

@@ -14,6 +14,7 @@ import tenure.aio
 
 CLASSES = (
     "Barrier",
+    "Characteristic",
     "Claims",
     "Coordinator",
     "Election",
@@ -22,6 +23,7 @@ CLASSES = (
     "Latch",
     "LeaderWatch",
     "Lease",
+    "Level",
     "Lock",
     "Loss",
     "Member",
@@ -55,6 +57,7 @@ COMPARED_DUNDERS = {
 
 AWAITED = {
     "Barrier": {"wait", "waiting"},
+    "Characteristic": set(),
     "Coordinator": {"close", "groups", "status", "__enter__", "__exit__"},
     "Group": {
         *("create", "delete", "exists", "join", "member", "members"),
@@ -67,6 +70,7 @@ AWAITED = {
     "Term": {"resign", "publish", "stand_down", "release", "__enter__", "__exit__"},
     "Latch": {"count", "count_down", "wait", "reset", "delete"},
     "Lease": {"release", "__enter__", "__exit__"},
+    "Level": set(),
     "Lock": {"acquire", "try_acquire", "holder", "__enter__", "__exit__"},
     "Loss": {"wait"},
     "MultiLease": {"release", "__enter__", "__exit__"},

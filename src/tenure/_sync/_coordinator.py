@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .._coordinator import make_session
+from .._caller import caller
+from .._coordinator import Terms, open_session
 from .._model import Event
 from .._runtime.thread import ThreadRuntime, drive
 from .._session import Session
@@ -15,6 +16,8 @@ from ._run import run
 
 if TYPE_CHECKING:
     from .._recipes.status import Status
+    from ..policy.characteristics import Characteristic
+    from ..policy.level import Level
     from ._barrier import Barrier, Latch
     from ._election import Election
     from ._group import Group
@@ -156,6 +159,9 @@ def connect(
     ttl: float | None = None,
     owner: str | None = None,
     on_event: Callable[[Event], object] | None = None,
+    require: Iterable[Characteristic | str] = (),
+    min_level: Level | str | None = None,
+    allow: Iterable[str] = (),
 ) -> Coordinator:
     """Connect to a backend.
 
@@ -165,10 +171,15 @@ def connect(
     backend may need that long to free what it held. `owner` names this client to
     others. `on_event` is called with each `Event`; it must be quick.
 
+    `require` names characteristics that have to be corroborated, `min_level` the least
+    level that the driver must have earned, which the variable TENURE_MIN_LEVEL can raise.
+    Without a level, a driver below stable is warned of once, and one that is unverified
+    is refused, unless `allow`, or the variable TENURE_ALLOW, has its name.
+
     Raises `InvalidURL`, `UnknownDriver` or `InvalidArgument` for bad arguments,
-    `Unavailable` if the backend cannot be reached, `AuthenticationFailed` if it
-    refuses the credentials.
+    `PolicyError` if the driver has not earned what is demanded, `Unavailable` if the
+    backend cannot be reached, `AuthenticationFailed` if it refuses the credentials.
     """
-    session = make_session(ThreadRuntime(), url, namespace, ttl, owner, on_event)
-    drive(session.open())
-    return Coordinator(session)
+    terms = Terms(require, min_level, allow, caller())
+    runtime = ThreadRuntime()
+    return Coordinator(drive(open_session(runtime, url, namespace, ttl, owner, on_event, terms)))

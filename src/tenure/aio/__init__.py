@@ -17,6 +17,8 @@ from ._lock import Lease, Lock, Loss
 
 if TYPE_CHECKING:
     from .._hashring import HashRing
+    from ..policy.characteristics import Characteristic
+    from ..policy.level import Level
     from ._barrier import Barrier, Latch
     from ._claims import Claims
     from ._election import Election, LeaderWatch, Term
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Barrier",
+    "Characteristic",
     "Claims",
     "Coordinator",
     "Election",
@@ -35,6 +38,7 @@ __all__ = [
     "Latch",
     "LeaderWatch",
     "Lease",
+    "Level",
     "Lock",
     "Loss",
     "Member",
@@ -54,12 +58,14 @@ __all__ = [
 # What only some programs need is imported when it is first asked for.
 _LAZY = {
     "Barrier": "._barrier",
+    "Characteristic": "..policy.characteristics",
     "Claims": "._claims",
     "Election": "._election",
     "Group": "._group",
     "HashRing": ".._hashring",
     "Latch": "._barrier",
     "LeaderWatch": "._election",
+    "Level": "..policy.level",
     "Member": "._group",
     "MultiLease": "._multilock",
     "MultiLock": "._multilock",

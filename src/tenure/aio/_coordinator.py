@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .._coordinator import make_session
+from .._caller import caller
+from .._coordinator import Terms, open_session
 from .._model import Event
 from .._runtime.aio import AsyncioRuntime
 from .._session import Session
@@ -15,6 +16,8 @@ from ._run import run
 
 if TYPE_CHECKING:
     from .._recipes.status import Status
+    from ..policy.characteristics import Characteristic
+    from ..policy.level import Level
     from ._barrier import Barrier, Latch
     from ._election import Election
     from ._group import Group
@@ -180,6 +183,9 @@ def connect(
     ttl: float | None = None,
     owner: str | None = None,
     on_event: Callable[[Event], object] | None = None,
+    require: Iterable[Characteristic | str] = (),
+    min_level: Level | str | None = None,
+    allow: Iterable[str] = (),
 ) -> _Connecting:
     """Connect to a backend: `await connect(url)`, or `async with connect(url)`.
 
@@ -189,14 +195,19 @@ def connect(
     backend may need that long to free what it held. `owner` names this client to
     others. `on_event` is called with each `Event`; it must be quick.
 
+    `require` names characteristics that have to be corroborated, `min_level` the least
+    level that the driver must have earned, which the variable TENURE_MIN_LEVEL can raise.
+    Without a level, a driver below stable is warned of once, and one that is unverified
+    is refused, unless `allow`, or the variable TENURE_ALLOW, has its name.
+
     Raises `InvalidURL`, `UnknownDriver` or `InvalidArgument` for bad arguments,
-    `Unavailable` if the backend cannot be reached, `AuthenticationFailed` if it
-    refuses the credentials.
+    `PolicyError` if the driver has not earned what is demanded, `Unavailable` if the
+    backend cannot be reached, `AuthenticationFailed` if it refuses the credentials.
     """
+    terms = Terms(require, min_level, allow, caller())
 
     async def opened() -> Coordinator:
-        session = make_session(AsyncioRuntime(), url, namespace, ttl, owner, on_event)
-        await session.open()
-        return Coordinator(session)
+        runtime = AsyncioRuntime()
+        return Coordinator(await open_session(runtime, url, namespace, ttl, owner, on_event, terms))
 
     return _Connecting(opened)

@@ -12,9 +12,9 @@ The backend is a URL, of a driver of Tenure's own or of any that is installed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
 from .._recipes.objectids import deriver
@@ -22,6 +22,10 @@ from ..errors import AcquireTimeout, ClosedError, InvalidArgument, LeaseLost, No
 from ._coordinator import Coordinator, connect
 from ._lock import Lease
 from ._run import check_function, mutex
+
+if TYPE_CHECKING:
+    from ..policy.characteristics import Characteristic
+    from ..policy.level import Level
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,13 +40,25 @@ def service(
     ttl: float | None = None,
     owner: str | None = None,
     timeout: float | None = None,
+    require: Iterable[Characteristic | str] = (),
+    min_level: Level | str | None = None,
+    allow: Iterable[str] = (),
 ) -> LockService:
     """A lock service over a backend; it connects when it is entered, or first used.
 
-    `url`, `namespace`, `ttl` and `owner` are those of `tenure.aio.connect`. `timeout` is for
-    how many seconds `lock` blocks if it is not told otherwise; None is for ever.
+    `timeout` is for how many seconds `lock` blocks if it is not told otherwise; None is for
+    ever. Everything else is as for `tenure.aio.connect`.
     """
-    return LockService(url, namespace=namespace, ttl=ttl, owner=owner, timeout=timeout)
+    return LockService(
+        url,
+        namespace=namespace,
+        ttl=ttl,
+        owner=owner,
+        timeout=timeout,
+        require=require,
+        min_level=min_level,
+        allow=allow,
+    )
 
 
 class _Hold:
@@ -73,10 +89,20 @@ class LockService:
         ttl: float | None = None,
         owner: str | None = None,
         timeout: float | None = None,
+        require: Iterable[Characteristic | str] = (),
+        min_level: Level | str | None = None,
+        allow: Iterable[str] = (),
     ) -> None:
         self.timeout = checked_timeout(timeout)
         self._url = url
-        self._options: dict[str, Any] = {"namespace": namespace, "ttl": ttl, "owner": owner}
+        self._options: dict[str, Any] = {
+            "namespace": namespace,
+            "ttl": ttl,
+            "owner": owner,
+            "require": require,
+            "min_level": min_level,
+            "allow": allow,
+        }
         self._connecting = mutex()
         self._coordinator: Coordinator | None = None
         self._closed = False

@@ -10,6 +10,7 @@ from ..errors import (
     GroupNotFound,
     InvalidArgument,
     LeaseLost,
+    PolicyError,
     SessionLost,
     TenureError,
     Unavailable,
@@ -26,7 +27,7 @@ class ExitCode(enum.IntEnum):
     DONE = 0
     """Nothing went wrong."""
     USAGE = 64
-    """An argument, the URL or an option of it is wrong, or the driver cannot do it."""
+    """An argument, the URL or an option of it is wrong, or the driver cannot or may not do it."""
     UNREACHABLE = 69
     """The backend cannot be reached or does not answer."""
     FAILED = 74
@@ -43,6 +44,8 @@ class ExitCode(enum.IntEnum):
     """The doctor has found something that may break coordination under load or after a fault."""
     BROKEN = 84
     """The doctor has found something that breaks coordination."""
+    UNMET = 85
+    """The runner has found that something which a driver claims does not hold."""
     NOT_EXECUTABLE = 126
     """The command was found and cannot be executed."""
     NOT_FOUND = 127
@@ -53,7 +56,7 @@ class ExitCode(enum.IntEnum):
 
 def exit_code(error: TenureError) -> ExitCode:
     """The exit code that tells this error."""
-    if isinstance(error, (InvalidArgument, Unsupported)):
+    if isinstance(error, (InvalidArgument, PolicyError, Unsupported)):
         return ExitCode.USAGE
     if isinstance(error, AcquireTimeout):
         return ExitCode.BUSY

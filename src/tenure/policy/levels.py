@@ -9,35 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from enum import IntEnum
 from typing import NamedTuple
 
-from ..errors import InvalidArgument
 from .characteristics import Characteristic
 from .evidence import Evidence, Judgement, Verdict
+from .level import Level as Level
 from .manifest import Manifest, Strategy
-
-
-class Level(IntEnum):
-    """How much of the policy a driver is known to meet."""
-
-    UNVERIFIED = 0
-    EXPERIMENTAL = 1
-    PREVIEW = 2
-    STABLE = 3
-
-    def __str__(self) -> str:
-        return self.name.lower()
-
-    @classmethod
-    def parse(cls, text: str, what: str = "a level") -> Level:
-        """The level of that name; `InvalidArgument` lists those that there are."""
-        try:
-            return cls[text.upper().replace("TECHNICAL PREVIEW", "PREVIEW")]
-        except (KeyError, AttributeError):
-            raise InvalidArgument(
-                f"{what} is one of {', '.join(map(str, cls))}, not {text!r}"
-            ) from None
 
 
 class RecordedRun(NamedTuple):
@@ -194,7 +171,7 @@ def evaluate(manifest: Manifest, record: Record, policy: Policy, today: date) ->
                 if reason is not None:
                     waiver = manifest.waiver(requirement.id, strategy.name, today)
                     unmet.append(Unmet(requirement.id, requirement.level, reason, waiver))
-            profiles[profile] = Standing(_level(unmet, strategy), tuple(unmet))
+            profiles[profile] = Standing(_level(unmet, subject), tuple(unmet))
         lowest = min((each.level for each in profiles.values()), default=Level.UNVERIFIED)
         standings[strategy.name] = StrategyStanding(
             strategy.name, lowest, profiles, _ledger(strategy, record)
@@ -206,9 +183,13 @@ def evaluate(manifest: Manifest, record: Record, policy: Policy, today: date) ->
     return Assessment(manifest.driver, today, default, capped)
 
 
-def _level(unmet: Sequence[Unmet], strategy: Strategy) -> Level:
+def _level(unmet: Sequence[Unmet], subject: Subject) -> Level:
+    strategy = subject.strategy
     open_ = [each.level for each in unmet if not each.waived]
     level = Level(min((each - 1 for each in open_), default=Level.STABLE))
+    # No waiver makes up for a witness: what an author says of himself reaches a preview at most.
+    if any(each.provenance == "self-reported" for each in subject.cells):
+        level = min(level, Level.PREVIEW)
     # A strategy beside the default is experimental or stable; nothing lies between them.
     if level is Level.PREVIEW and not strategy.is_default and not strategy.preview:
         return Level.EXPERIMENTAL

@@ -324,7 +324,8 @@ def _budget(subject: Subject) -> str | None:
 
 @requirement(
     "S6",
-    "The evidence is fresh: young enough, about the code of today, from the suite of today.",
+    "The evidence is fresh: young enough, about the code of today, from the suite of today; and "
+    "somebody else than the author vouches for it.",
     POLICY,
     "In order to identify which drivers are sufficient, a policy will be added",
 )
@@ -340,6 +341,8 @@ def _fresh(subject: Subject) -> str | None:
             return f"that of {name} is about other code of the driver"
         if record.suite_hash and evidence.suite_hash != record.suite_hash:
             return f"that of {name} is from another suite"
+        if evidence.provenance == "self-reported":
+            return f"that of {name} is self-reported, and nobody has reproduced it"
     return None
 
 

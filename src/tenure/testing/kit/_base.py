@@ -23,6 +23,7 @@ import tenure.aio
 
 from ..._model import Traits
 from ..._runtime.thread import drive
+from ...policy.gate import lifted
 from ..backends import Backend
 from ..proxy import Proxy
 from .actor import Actor
@@ -257,7 +258,7 @@ class Env:
 
 
 def run(case: Case, backend: Backend, flavour: Flavour, namespace: str) -> None:
-    """Run one case once; raises whatever it finds."""
+    """Run one case once; raises whatever it finds. What is judged here is not refused before."""
     env = Env(backend, flavour, namespace, case.timed)
 
     async def whole() -> None:
@@ -270,9 +271,10 @@ def run(case: Case, backend: Backend, flavour: Flavour, namespace: str) -> None:
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # the losses that cases provoke are not news
     try:
-        if flavour == "asyncio":
-            asyncio.run(asyncio.wait_for(whole(), CASE_SECONDS_MAX))
-        else:
-            drive(whole())
+        with lifted():
+            if flavour == "asyncio":
+                asyncio.run(asyncio.wait_for(whole(), CASE_SECONDS_MAX))
+            else:
+                drive(whole())
     finally:
         quiet.setLevel(level)

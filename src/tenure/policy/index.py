@@ -1,0 +1,280 @@
+"""What follows from manifests and evidence, in one file that is quickly read.
+
+To take all evidence apart is too slow for every `connect`. So `tenure verify` and the generator
+of the pages write `index.json` into the folder of the evidence; `connect` reads nothing else.
+
+A level may fall by itself: evidence grows old, a waiver ends. Those days are known beforehand, so
+the index has a level for each, as steps: each holds from its day on. It knows no day of its own
+making, and the same evidence gives the same text on any day.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import TenureError
+
+if TYPE_CHECKING:
+    from datetime import date
+    from pathlib import Path
+
+    from .home import Home
+    from .levels import Assessment, Ledgered, Policy, Record, StrategyStanding
+    from .manifest import Manifest
+
+SCHEMA = 1
+ALWAYS = "0001-01-01"
+"""The day from which on the first step holds."""
+REASON_CHARACTERS_MAX = 200
+
+
+class InvalidIndex(TenureError):
+    """A file is no index of evidence, or one of another version of Tenure."""
+
+
+# -- reading: no more than `connect` needs, and nothing is imported for it ---------------------
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The drivers in an index, by name; `InvalidIndex` if it is none."""
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(text: bytes | str, where: str) -> dict[str, Any]:
+    """The drivers in the text of an index, by name; `where` is what an error calls it."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InvalidIndex(f"{where}: not JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("drivers"), dict):
+        raise InvalidIndex(f"{where}: it lists no drivers")
+    if found.get("schema") != SCHEMA:
+        raise InvalidIndex(f"{where}: schema {found.get('schema')!r}; this reads {SCHEMA}")
+    drivers: dict[str, Any] = found["drivers"]
+    return drivers
+
+
+def strategy(driver: Mapping[str, Any], options: Mapping[str, str]) -> Mapping[str, Any]:
+    """The strategy of a driver that a URL with these options chooses."""
+    default: Mapping[str, Any] = {}
+    for each in driver["strategies"]:
+        when = each["when"]
+        if not when:
+            default = each
+        elif all(key in options and value in ("*", options[key]) for key, value in when.items()):
+            chosen: Mapping[str, Any] = each
+            return chosen
+    return default
+
+
+def step(strategy: Mapping[str, Any], day: str) -> Mapping[str, Any]:
+    """How a strategy stands on a day, written as 2026-01-31."""
+    steps: Sequence[Mapping[str, Any]] = strategy["steps"]
+    return next((each for each in reversed(steps) if each["from"] <= day), steps[0])
+
+
+# -- making --------------------------------------------------------------------------------------
+
+
+class Known(NamedTuple):
+    """A driver, and all that is known about it.
+
+    outside: whether it is of another distribution, whose author has written the evidence himself.
+    """
+
+    manifest: Manifest
+    record: Record
+    outside: bool = False
+
+
+def known(home: Home) -> Known:
+    """What lies in the home of a driver."""
+    from ..drivers import registry
+    from .home import home as home_of
+
+    inside = {home_of(entry.module).folder for entry in registry.BUILT_IN.values()}
+    return Known(home.load(), home.record(), home.folder not in inside)
+
+
+def write(folder: Path, found: Iterable[Known]) -> bool:
+    """Write the index of these drivers into a folder; say whether it says anything new."""
+    path, text = folder / "index.json", render(build(found))
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / "index.json.new"
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return True
+
+
+def refresh(folder: Path) -> bool:
+    """Write the index of a folder of evidence anew, about all installed drivers that have it.
+
+    Says whether it says anything new.
+    """
+    from .home import homes
+
+    return write(folder, [known(home) for home in homes() if same(home.evidence, folder)])
+
+
+def same(folder: Path, other: Path) -> bool:
+    """Whether two paths name one folder, which need not be there."""
+    return folder.resolve() == other.resolve()
+
+
+def render(index: Mapping[str, Any]) -> str:
+    """The text of an index, always the same for the same content."""
+    return json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def build(found: Iterable[Known], policy: Policy | None = None) -> dict[str, Any]:
+    """The index of these drivers; the policy is the one in force, if none is given."""
+    from .levels import POLICY
+
+    drivers = {each.manifest.driver: _driver(each, policy or POLICY) for each in found}
+    return {"schema": SCHEMA, "drivers": drivers}
+
+
+def _driver(found: Known, policy: Policy) -> dict[str, Any]:
+    from .levels import evaluate
+
+    manifest, record = found.manifest, found.record
+    if found.outside:  # nobody but its author has looked on, whatever the files say
+        record = record._replace(
+            evidence=tuple(
+                each._replace(provenance="self-reported") if each.provenance == "in-tree" else each
+                for each in record.evidence
+            )
+        )
+    days = _days(manifest, record, policy)
+    assessed = {day: evaluate(manifest, record, policy, day) for day in days}
+    return {
+        "schemes": list(manifest.schemes),
+        "page": manifest.page,
+        "unmaintained": manifest.unmaintained,
+        "deprecation": _deprecation(manifest),
+        "levels": _merged((day.isoformat(), str(each.level)) for day, each in assessed.items()),
+        "strategies": [
+            {
+                "name": each.name,
+                "when": dict(each.when),
+                "steps": _steps(each.name, assessed),
+                "characteristics": _characteristics(next(iter(assessed.values())), each.name),
+                **_versions(record, each.name),
+            }
+            for each in manifest.strategies
+        ],
+    }
+
+
+def _days(manifest: Manifest, record: Record, policy: Policy) -> list[date]:
+    """The days on which something changes by itself, after the beginning of days."""
+    from datetime import date, timedelta
+
+    aged = timedelta(days=policy.evidence_days_max + 1)
+    found = {each.started.date() + aged for each in record.evidence}
+    found |= {each.until + timedelta(days=1) for each in manifest.waivers}
+    return sorted({date.min} | found)
+
+
+def _merged(steps: Iterable[tuple[str, Any]]) -> list[list[Any]]:
+    """The steps without those that change nothing."""
+    merged: list[list[Any]] = []
+    for day, value in steps:
+        if not merged or merged[-1][1] != value:
+            merged.append([day, value])
+    return merged
+
+
+def _steps(name: str, assessed: Mapping[date, Assessment]) -> list[dict[str, Any]]:
+    steps = _merged(
+        (day.isoformat(), _step(each.strategies[name])) for day, each in assessed.items()
+    )
+    return [{"from": day, **content} for day, content in steps]
+
+
+def _step(standing: StrategyStanding) -> dict[str, Any]:
+    """The level of a strategy, and what is unmet; what all profiles lack is said once."""
+    lacking: dict[tuple[str, str, str, str], list[str]] = {}
+    for profile, each in standing.profiles.items():
+        for unmet in each.unmet:
+            key = unmet.requirement, str(unmet.level), unmet.reason, unmet.waived
+            lacking.setdefault(key, []).append(profile)
+    return {
+        "level": str(standing.level),
+        "profiles": {name: str(each.level) for name, each in standing.profiles.items()},
+        "unmet": [
+            {
+                "requirement": requirement,
+                "level": level,
+                "reason": reason,
+                **({"waived": waived} if waived else {}),
+                **({"profiles": names} if len(names) < len(standing.profiles) else {}),
+            }
+            for (requirement, level, reason, waived), names in lacking.items()
+        ],
+    }
+
+
+def _characteristics(assessment: Assessment, name: str) -> dict[str, Any]:
+    """All that are claimed, or were tried."""
+    standing = assessment.strategies[name]
+    return {
+        str(characteristic): {
+            "claimed": line.claimed,
+            "verdict": line.verdict,
+            **({"reason": reason} if (reason := _reason(line)) else {}),
+        }
+        for characteristic, line in standing.ledger.items()
+        if line.claimed or line.verdict is not None
+    }
+
+
+def _reason(line: Ledgered) -> str:
+    if line.judgement is None:
+        return ""
+    text = " ".join((line.judgement.counterexample or line.judgement.reason).split())
+    return text[:REASON_CHARACTERS_MAX]
+
+
+def _versions(record: Record, name: str) -> dict[str, Any]:
+    """On what the evidence was found, each in the order of its versions."""
+    from .versions import release
+
+    backends: dict[str, set[str]] = {}
+    for each in record.of(name):
+        backends.setdefault(each.cell.backend, set()).add(each.cell.backend_version)
+
+    def ordered(versions: Iterable[str]) -> list[str]:
+        return sorted(versions, key=lambda version: (release(version), version))
+
+    return {
+        "backends": {product: ordered(versions) for product, versions in backends.items()},
+        "pythons": ordered({each.cell.python for each in record.of(name)}),
+    }
+
+
+def _deprecation(manifest: Manifest) -> dict[str, str] | None:
+    found = manifest.deprecation
+    if found is None:
+        return None
+    return {**found._asdict(), "since_date": found.since_date.isoformat()}
+
+
+def main(arguments: list[str]) -> int:
+    """Write an index: `python -m tenure.policy.index [FOLDER]`, by default that of the tree."""
+    from pathlib import Path
+
+    from ..drivers import registry
+
+    folder = Path(registry.__file__).with_name("evidence")
+    refresh(Path(arguments[0]) if arguments else folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

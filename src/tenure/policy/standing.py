@@ -1,0 +1,110 @@
+"""How the driver that a URL names stands today, out of the index beside its module."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple
+
+from ..drivers import registry
+from ..drivers.base import Server
+from . import index
+from .level import Level
+from .versions import release
+
+_indexes: dict[str, dict[str, Any] | str] = {}
+"""What the index says in a folder of drivers, or why it says nothing."""
+
+
+class Standing(NamedTuple):
+    """What the index says today of the strategy that a URL chooses."""
+
+    driver: str
+    strategy: str
+    level: Level
+    unmet: tuple[Mapping[str, Any], ...]
+    characteristics: Mapping[str, Mapping[str, Any]]
+    backends: Mapping[str, list[str]]
+    deprecation: Mapping[str, str] | None
+    unmaintained: bool
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.driver if self.strategy == "default" else f"{self.driver} ({self.strategy})"
+
+    def missing(self, level: Level) -> tuple[str, ...]:
+        """What is unmet up to a level, each with its reason."""
+        return tuple(
+            f"{each['requirement']}: {each['reason']}"
+            for each in self.unmet
+            if not each.get("waived") and Level.parse(each["level"]) <= level
+        )
+
+    def covers(self, server: Server) -> bool:
+        """Whether the evidence is about that version: of its series, or between two that were."""
+        known = [release(version) for version in self.backends.get(server.product, ())]
+        found = release(server.version)
+        if not known or not found:
+            return False
+        return found[:2] in {each[:2] for each in known} or min(known) <= found <= max(known)
+
+
+def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
+    """How the driver that an entry names stands today; unverified if nothing is known."""
+    name = entry.module.rpartition(".")[2]
+    found = _index(entry.module)
+    driver = found if isinstance(found, str) else found.get(name, "its index does not list it")
+    if isinstance(driver, str):
+        unknown = {"requirement": "E1", "level": "experimental", "reason": driver}
+        return Standing(name, "default", Level.UNVERIFIED, (unknown,), {}, {}, None, False)
+    strategy = index.strategy(driver, options)
+    step = index.step(strategy, today().isoformat())
+    level = Level.parse(step["level"])
+    if outside(entry):  # whatever its author has written
+        level = min(level, Level.PREVIEW)
+    return Standing(
+        name,
+        strategy["name"],
+        level,
+        tuple(step["unmet"]),
+        strategy["characteristics"],
+        strategy["backends"],
+        driver["deprecation"],
+        driver["unmaintained"],
+    )
+
+
+def today() -> date:
+    """The day by which levels and deprecations go: that of UTC."""
+    return datetime.now(UTC).date()
+
+
+def outside(entry: registry.Entry) -> bool:
+    """Whether a driver is of another distribution than Tenure."""
+    return all(each.module != entry.module for each in registry.BUILT_IN.values())
+
+
+def _index(module: str) -> dict[str, Any] | str:
+    """The index beside a module that is imported; also in an archive."""
+    spec = sys.modules[module].__spec__
+    origin = getattr(spec, "origin", None) or ""
+    path = os.path.join(os.path.dirname(origin), "evidence", "index.json")
+    found = _indexes.get(path)
+    if found is None:
+        loader = getattr(spec, "loader", None)
+        try:
+            found = index.parse(loader.get_data(path), path)  # type: ignore[union-attr]
+        except (OSError, AttributeError):
+            found = "there is no evidence beside its module"
+        except index.InvalidIndex as error:
+            found = str(error)
+        _indexes[path] = found
+    return found
+
+
+def forget() -> None:
+    """Forget what was read."""
+    _indexes.clear()
