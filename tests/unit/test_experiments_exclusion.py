@@ -120,7 +120,8 @@ def test_a_lie_is_refuted(
 ) -> None:
     """A driver that lies about a characteristic is refuted, for the reason that it lies about."""
     monkeypatch.setattr(processes, "PROCESSES", 3)
-    monkeypatch.setattr(processes, "SLACK_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "FREE_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(timeouts, "KILLS", 1)
     monkeypatch.setattr(timeouts, "PAUSE_TIMEOUTS", 2)
     ttl = 2 * TTL_SECONDS if "expiry" in url else TTL_SECONDS  # it lies about a part of it only
     judgement = judge(characteristic, aimed(url.format(folder=tmp_path), ttl=ttl))

@@ -24,6 +24,8 @@ from ._party_cast import (
 from ._party_restart import restart, restartable
 
 VIGIL_SECONDS_MAX = 90.0
+RESTART_TTL_SECONDS = 3.0
+"""So long that the server is back before the next renewal, a third of it later, would tell."""
 HEAD_START_TTLS = 0.7
 """A fault begins so long after the acquire at most: anywhere between two renewals."""
 
@@ -88,14 +90,16 @@ class _Trial:
         self._judge("cut before the holder", proof, bid, vigil["last"], healed, actor, vigil)
 
     def restart(self) -> None:
-        """The server is killed, and started again with what it has on disk."""
+        """The server is killed just after a renewal, and started again with what is on disk."""
         cast = self._cast
-        actor, bid = self._holder()
-        self._watch(actor)
+        linger = cast.target.traits.linger
+        ttl = max(cast.ttl, RESTART_TTL_SECONDS / linger)
+        actor, bid = self._holder(ttl=ttl)
+        actor.send(do="vigil", name=self._name, seconds=VIGIL_SECONDS_MAX)
         fault = restart(cast, graceful=False)
         up = tenure.now()
         other = cast.bid(self._here, cast.name(), CONNECT_SECONDS_MAX)
-        bid.wait(cast.lapse)
+        bid.wait(1.25 * ttl * linger + 1.5)
         vigil = self._vigil(actor, bid)
         other.wait(CONNECT_SECONDS_MAX)
         proof = fault.proof if fault.confirmed else ""
@@ -118,9 +122,9 @@ class _Trial:
         healed = tenure.now()
         self._judge("renewals withheld", withheld.proof, bid, last, healed, again=bid.at)
 
-    def _holder(self, url: str | None = None) -> tuple[Actor, Bid]:
+    def _holder(self, url: str | None = None, **options: Any) -> tuple[Actor, Bid]:
         """Another process that holds the lock, and somebody here who waits for it."""
-        actor = self._cast.actor(url).ready()
+        actor = self._cast.actor(url, **options).ready()
         got = actor.do("acquire", name=self._name, timeout=CONNECT_SECONDS_MAX)
         answered(got, "the holder's acquire")
         seconds = 2 * self._cast.death + CONNECT_SECONDS_MAX + 4 * SLACK_SECONDS

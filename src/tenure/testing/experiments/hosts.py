@@ -11,7 +11,7 @@ from ..kit.actor import Actor
 from ..servers import _proc
 from ._base import Found, Target, Untestable, experiment
 from ._netns import Host, Network, masks_of, servers_of, unavailable
-from ._party_cast import Cast, answered
+from ._party_cast import Cast, answered, still_holds
 from ._party_spells import describe, fallen, overlap, race
 
 TURNS = 6
@@ -95,6 +95,7 @@ def _take_turns(cast: Cast, found: Found, hosts: list[tuple[str, Actor]]) -> boo
         taken = answered(other.do("try", name=name), f"{who}, while the other held")
         found.trials += 1
         if taken["token"] is not None:
+            still_holds(actor, name)
             found.counterexample = (
                 f"{holder} held {name!r} with token {got['token']}, "
                 f"and {who} got it with token {taken['token']}"

@@ -57,31 +57,31 @@ class _Room:
         self.seen = ""
         self.problem = ""
         self._chance = random.Random(seed)
-        self._inside: list[tuple[str, int]] = []
+        self._inside: list[tenure.Lease] = []
         self._tally = threading.Lock()
 
     def visit(self, coordinator: tenure.Coordinator) -> None:
         """Enter so many times, or until something is seen."""
-        lock, me = coordinator.lock(self.name), threading.current_thread().name
+        lock = coordinator.lock(self.name)
         try:
             for _ in range(TIMES):
                 if self.seen or self.problem:
                     return
                 lease = lock.acquire(timeout=ACQUIRE_SECONDS_MAX)
-                self._stay(me, lease.token)
+                self._stay(lease)
                 self._leave(lease)
         except tenure.TenureError as error:
             self.problem = f"{type(error).__name__}: {error}"
 
-    def _stay(self, me: str, token: int) -> None:
-        here = (me, token)
-        self._inside.append(here)
+    def _stay(self, lease: tenure.Lease) -> None:
+        self._inside.append(lease)
         count = self.count
         time.sleep(self._chance.random() * 0.001)
-        if len(self._inside) > 1:
-            self.seen = f"inside at once, with their tokens: {self._inside}"
+        inside = list(self._inside)
+        if len(inside) > 1 and all(each.held() for each in inside):
+            self.seen = f"inside at once: {', '.join(map(repr, inside))}"
         self.count = count + 1
-        self._inside.remove(here)
+        self._inside.remove(lease)
 
     def _leave(self, lease: tenure.Lease) -> None:
         kept = True

@@ -18,10 +18,12 @@ from ._party_cast import (
     answered,
     excludes_processes,
     paused,
+    still_holds,
 )
 
 PAUSE_TIMEOUTS = 3
 AT_ONCE_SECONDS_MAX = 2.0
+KILLS = 2
 KILL_TTL_SECONDS = 2 * AT_ONCE_SECONDS_MAX
 """So long that a session which was renewed a third of it ago outlives what counts as at once."""
 
@@ -39,12 +41,27 @@ def a_paused_and_a_killed_holder(target: Target, found: Found) -> None:
         here = cast.connect()
         if not excludes_processes(cast, here):
             _withheld(cast, found, here, seconds)
-        elif _killed(cast, found, here, seconds):
-            _killed(cast, found, here, 0.0)
+        else:
+            _try_both(cast, found, here, seconds)
 
 
-def _killed(cast: Cast, found: Found, here: tenure.Coordinator, pause: float) -> bool:
-    """Whether a holder kept its lock during the pause, if any, and freed it when it was killed."""
+def _try_both(cast: Cast, found: Found, here: tenure.Coordinator, pause: float) -> None:
+    for seconds in (pause, 0.0):
+        for left in reversed(range(KILLS)):
+            # What should be at once can be late once, on a machine that does much else.
+            if _killed(cast, found, here, seconds, spared=bool(left)) or found.counterexample:
+                break
+        if found.counterexample:
+            return
+
+
+def _killed(
+    cast: Cast, found: Found, here: tenure.Coordinator, pause: float, spared: bool = False
+) -> bool:
+    """Whether a holder kept its lock during the pause, if any, and freed it when it was killed.
+
+    If it is `spared`, to free it late refutes nothing yet.
+    """
     name, ttl = cast.name(), cast.ttl if pause else max(cast.ttl, KILL_TTL_SECONDS)
     death = ttl * cast.target.traits.linger
     actor = cast.actor(ttl=ttl).ready()
@@ -54,6 +71,7 @@ def _killed(cast: Cast, found: Found, here: tenure.Coordinator, pause: float) ->
     if pause and not _kept(found, bid, actor, pause):
         return False
     if not pause and bid.wait(cast.chance.uniform(0.1, 0.4)):
+        still_holds(actor, name)
         found.counterexample = "another process acquired the lock while its holder ran"
         return False
     killed = tenure.now()
@@ -63,8 +81,8 @@ def _killed(cast: Cast, found: Found, here: tenure.Coordinator, pause: float) ->
     prompt = took is not None and took <= AT_ONCE_SECONDS_MAX
     title = "SIGKILL of a holder that is stopped" if pause else "SIGKILL of a holder that runs"
     proof = f"process {actor.pid} was reaped"
-    found.faults.append(Fault(title, True, proof, prompt, took))
-    if not prompt:
+    found.faults.append(Fault(title, True, proof, prompt or spared, took))
+    if not prompt and not spared:
         when = f"after {took:g} s" if took is not None else "not at all while it was waited for"
         found.counterexample = f"{title}: its lock was free {when}"
     bid.give_up()
