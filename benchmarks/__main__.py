@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import contended, groups, report, uncontended
+from . import compat, contended, groups, report, uncontended
 from .contestants import DRIVERS
 from .ground import pin
 from .plan import Plan, Scenario, say
@@ -25,6 +25,7 @@ SCENARIOS: dict[str, Scenario] = {
     "watching": groups.watching,
     "elections": groups.elections,
     "rings": groups.rings,
+    "compat": compat.compat,
 }
 
 

@@ -120,6 +120,8 @@ class TenureGrouping(Grouping):
 class ToozGrouping(Grouping):
     """One client for each member of a group, each watcher and each candidate."""
 
+    module = "tooz"
+
     def __init__(self, connect: Callable[[bytes], Any]) -> None:
         self._connect = connect
         self._clients: list[Any] = []
@@ -144,7 +146,7 @@ class ToozGrouping(Grouping):
         return self._one
 
     def _created(self, client: Any, group: str) -> None:
-        exists = load("tooz.coordination").GroupAlreadyExist
+        exists = load(f"{self.module}.coordination").GroupAlreadyExist
         with contextlib.suppress(exists):
             client.create_group(group.encode()).get()
 

@@ -253,6 +253,19 @@ def _rings(results: dict[str, Any]) -> str:
     return f"{text}\nLeft out: {left_out} (not installed)\n" if left_out else text
 
 
+def _compat(results: dict[str, Any]) -> str:
+    def cells(row: Row) -> list[str]:
+        found = [_name(row)]
+        for measure in ("lock", "turn", "census"):
+            one = row[measure]
+            ratio = "" if one is None or one["ratio"] is None else f" ({one['ratio']:.2f})"
+            found.append("none" if one is None else f"{one['us']:,.1f}{ratio}")
+        return found
+
+    head = ("", "µs to lock and unlock", "µs to join and leave", "µs to read the members")
+    return "In brackets, how many times as long as Tooz.\n\n" + _by_driver(results, head, cells)
+
+
 def _targets(results: dict[str, Any]) -> str:
     rows = [
         [target.what, target.limit, target.shown, "yes" if target.met else "**no**"]
@@ -281,5 +294,6 @@ _TABLES = {
     "watching": ("From a change to those who watch", _watching),
     "elections": ("From one leader to the next", _elections),
     "rings": ("Hash rings", _rings),
+    "compat": ("Tooz's API: the same program with another import", _compat),
     "imports": ("Import", _imports),
 }

@@ -17,6 +17,8 @@ POLLED = ("memcached", "postgresql-row", "sql", "sqlite")
 IDLE_SHARE = 0.02
 QUEUE_RATIO = 2.0
 IMPORT_MS = 50.0
+AS_TOOZ_RATIO = 0.5
+COMPAT = {"lock": "acquire and release", "turn": "join and leave", "census": "members"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def judge(results: dict[str, Any]) -> Iterator[Target]:
             if "failed" not in row:
                 what = f"{driver}: {row['many']} waiters against {row['few']}, {row['name']}"
                 yield _at_most(what, row["ratio"], QUEUE_RATIO, " times per hand-over")
+    for driver, found in results.get("compat", {}).items():
+        yield from _compat(driver, found["rows"])
     for row in results.get("imports", {}).get("rows", ()):
         if row["name"] != "tenure":
             continue  # most of what tenure.aio costs is asyncio
@@ -67,6 +71,17 @@ def _uncontended(driver: str, rows: list[dict[str, Any]]) -> Iterator[Target]:
         if peers:
             best = min(peers, key=lambda name: peers[name])
             yield _at_most(what, ours["us"] / peers[best], 1.0, f" times the best peer, {best}")
+
+
+def _compat(driver: str, rows: list[dict[str, Any]]) -> Iterator[Target]:
+    for row in rows:
+        if row["name"] != "Tenure as Tooz":
+            continue
+        for measure, what in COMPAT.items():
+            ratio = (row[measure] or {}).get("ratio")
+            if ratio is not None and (measure != "lock" or driver not in LOCAL):
+                limit = AS_TOOZ_RATIO if measure == "lock" else 1.0
+                yield _at_most(f"{driver}: Tooz's API, {what}", ratio, limit, " times tooz")
 
 
 def _ours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Other libraries' APIs over Tenure's drivers, for programs that call those today."""

@@ -1,0 +1,1 @@
+"""The suite for `tenure.compat`: every call, on every driver."""
