@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import TenureError
-from . import doctor, drivers, elect, join, leader, lock, members, migrate, spec, status
+from . import doctor, drivers, elect, join, leader, lock, members, migrate, spec, status, verify
 from ._exit import ExitCode, exit_code, say
 
 __all__ = ["COMMANDS", "ExitCode", "main"]
 
-COMMANDS = (lock, elect, leader, join, members, status, doctor, migrate, drivers, spec)
+COMMANDS = (lock, elect, leader, join, members, status, doctor, migrate, drivers, spec, verify)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -61,6 +61,8 @@ class Worker:
         self._source = source
         self._data = data
         self._sources = [str(path) for path in sources] if data else []
+        self.namespaces = set[str]()
+        """All that somebody in the process has connected to."""
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._log: Any = None
@@ -142,9 +144,10 @@ class Worker:
         try:
             if not self._connection.poll(seconds):
                 raise self._lost(f"no answer in {seconds:g} s")
-            kind, value = self._connection.recv()
+            kind, value, used = self._connection.recv()
         except (EOFError, OSError):
             raise self._lost("its process has ended") from None
+        self.namespaces.update(used)
         if kind == "failed":
             raise WorkFailed(value)
         return value

@@ -40,16 +40,19 @@ class Rounds:
         self._jobs = 1 if source.url else jobs
         self._coverage = coverage
         self._run = uuid.uuid4().hex[:8]
-        self.namespaces: list[str] = []
-        """All that were used."""
+        self._mark = f"{PREFIX}{self._run}"
+        self._drawn = 0
+        self._used = set[str]()
+        """All namespaces that were connected to."""
         self._lock = threading.Lock()
         self._down = 0
 
     def namespace(self) -> str:
         """A namespace that nobody else uses."""
         with self._lock:
-            name = f"{PREFIX}{self._run}-{len(self.namespaces) + 1}"
-            self.namespaces.append(name)
+            self._drawn += 1
+            name = f"{self._mark}-{self._drawn}"
+            self._used.add(name)
             return name
 
     def cases(self, plan: Sequence[Planned], hear: Hear) -> list[Test]:
@@ -62,7 +65,7 @@ class Rounds:
             test = Test(*planned, outcome, seconds, detail)
             with self._lock:
                 ended += 1
-                hear(Tried(ended, len(plan), test))
+                hear(Tried(ended, len(plan), test, not detail.startswith(NOT_RUN)))
             return test
 
         return self._shared(plan, one, measured=True)
@@ -122,7 +125,7 @@ class Rounds:
                 hear(Judged(judgement, characteristic in claims))
             return judgement
 
-        return self._shared(chosen, one)
+        return self._shared(chosen, one, measured=True)
 
     def benchmark(self, contenders: Collection[int]) -> Mapping[str, float]:
         """The small benchmark. What failed is not there, which counts as unmet."""
@@ -153,9 +156,10 @@ class Rounds:
         """Remove what is left of the runs on somebody's own server; returns what is not removed."""
         worker = Worker(self.source)
         try:
-            left: list[str] = worker.do(SWEEP_SECONDS_MAX, "sweep", list(self.namespaces))
+            arguments = sorted(self._used), self._mark
+            left: list[str] = worker.do(SWEEP_SECONDS_MAX, "sweep", *arguments)
         except (WorkFailed, WorkerLost) as error:
-            return [f"{PREFIX}{self._run}-…: {error}"]
+            return [f"{self._mark}-…: {error}"]
         finally:
             worker.close()
         return left
@@ -184,6 +188,8 @@ class Rounds:
             except BaseException as error:
                 broken.append(error)
             finally:
+                with self._lock:
+                    self._used |= worker.namespaces
                 worker.close() if not broken else worker.end()
 
         for _ in range(min(jobs or self._jobs, len(tasks))):

@@ -1,6 +1,6 @@
 """After a run on somebody's own server: nothing of it stays there, as far as the driver can tell.
 
-Only namespaces that begin with `verify-` are touched, and each was made up for one case.
+Only namespaces with the mark of the run in their names are touched; nobody else has such.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ TTL_SECONDS = 4.0
 KINDS = ("roster", "record", "session")
 
 
-def sweep(url: str, traits: Traits, namespaces: Sequence[str]) -> list[str]:
+def sweep(url: str, traits: Traits, namespaces: Sequence[str], mark: str) -> list[str]:
     """Remove what the runs have left in these namespaces; returns what could not be removed.
 
-    The claims of those that were killed are waited for: a session's time to live.
+    Those without the mark in their names are left alone. The claims of those that were killed
+    are waited for: a session's time to live.
     """
     ttl = max(TTL_SECONDS, traits.min_ttl)
     give_up = time.monotonic() + 2 * ttl * traits.linger
     problems = []
-    for namespace in namespaces:
-        assert namespace.startswith(PREFIX), namespace
+    for namespace in (each for each in namespaces if mark in each):
         session = make_session(ThreadRuntime(), url, namespace, ttl, None, None)
         driver = session.driver
         try:
             drive(driver.open())
             try:
-                while (left := drive(_swept(driver))) and time.monotonic() < give_up:
+                while (left := drive(_swept(driver, mark))) and time.monotonic() < give_up:
                     time.sleep(0.2)
                 if left:
                     problems.append(f"{namespace}: {', '.join(left)}")
@@ -49,7 +49,7 @@ def sweep(url: str, traits: Traits, namespaces: Sequence[str]) -> list[str]:
     return problems
 
 
-async def _swept(driver: Driver) -> Sequence[str]:
+async def _swept(driver: Driver, mark: str) -> Sequence[str]:
     """Remove what can be removed now; returns what is still there, for who lives or seems to."""
     left: Sequence[str] = ()
     try:
@@ -64,7 +64,7 @@ async def _swept(driver: Driver) -> Sequence[str]:
         return left
     if isinstance(driver, DocumentDriver):
         await _documents(driver)
-    await _own(driver)
+    await _own(driver, mark)
     return ()
 
 
@@ -76,12 +76,12 @@ async def _documents(driver: DocumentDriver) -> None:
                 await driver.save(kind, name, None, version)
 
 
-async def _own(driver: Any) -> None:
+async def _own(driver: Any, mark: str) -> None:
     """What only one driver has: the counter of its tokens, or a folder."""
     module = type(driver).__module__.rpartition(".")[2]
     if module == "redis":
         await driver._wire.command(b"DEL", driver._counter)
     elif module in ("file", "_file_rosters"):
         folder = Path(driver._folder)
-        if folder.name.startswith(PREFIX):
+        if mark in folder.name:
             shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tenure
 
 from ..._model import Server
 from ..._runtime.thread import drive
+from ...drivers.base import Driver, Runtime, Url
 from ...policy.characteristics import Characteristic
 from ...policy.evidence import Judgement
 from ..backends import Backend
@@ -19,7 +21,7 @@ from ..experiments import EXPERIMENTS, Target
 from ..kit import CASES, run
 from . import _benchmark, _probes
 from ._crew import Up
-from ._sweep import sweep
+from ._sweep import PREFIX, sweep
 from ._theirs import NotOurs, theirs
 from .subject import backend_class
 
@@ -37,6 +39,31 @@ class Tasks:
     def __init__(self) -> None:
         self._backend: Backend | None = None
         self._theirs = False
+        self._used: set[str] = set()
+        self._watch_namespaces()
+
+    def _watch_namespaces(self) -> None:
+        """Notice every namespace that is connected to: a case may make others of its own.
+
+        On somebody's own server, none is used whose name might be somebody else's.
+        """
+        make, tasks = Driver.__init__, self
+
+        def noticed(self: Driver, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
+            if tasks._theirs and PREFIX not in namespace:
+                raise NotOurs(
+                    f"it uses the namespace {namespace:.20}, which may be somebody else's"
+                )
+            tasks._used.add(namespace)
+            make(self, url, runtime, namespace, ttl)
+
+        Driver.__init__ = noticed  # type: ignore[method-assign]
+
+    def namespaces(self) -> list[str]:
+        """Those that were connected to since this was asked last."""
+        used = list(self._used)
+        self._used.difference_update(used)
+        return used
 
     def start(self, recipe: str, url: str) -> Up:
         """Bring up the backend, and ask through the driver what it is."""
@@ -46,8 +73,11 @@ class Tasks:
         backend.start()
         self._backend = backend
         ttl = max(4.0, backend.traits().min_ttl)
-        with tenure.connect(backend.url, namespace="verify", ttl=ttl) as coordinator:
+        namespace = f"{PREFIX}{uuid.uuid4().hex[:12]}"
+        with tenure.connect(backend.url, namespace=namespace, ttl=ttl) as coordinator:
             told: Server = drive(coordinator._session.driver.server())
+        if self._theirs:
+            sweep(backend.url, backend.traits(), [namespace], namespace)
         return Up(backend.url, told, round(time.monotonic() - began, 2))
 
     def stop(self) -> None:
@@ -82,9 +112,9 @@ class Tasks:
         """The small benchmark, with so many contenders."""
         return _benchmark.measure(self._up, contenders, namespace)
 
-    def sweep(self, namespaces: list[str]) -> list[str]:
+    def sweep(self, namespaces: list[str], mark: str) -> list[str]:
         """Remove what is left in namespaces; returns what could not be removed."""
-        return sweep(self._up.url, self._up.traits(), namespaces)
+        return sweep(self._up.url, self._up.traits(), namespaces, mark)
 
     @property
     def _up(self) -> Backend:

@@ -24,19 +24,19 @@ class NotOurs(Exception):
 
 def theirs(given: str) -> type[Backend]:
     """The backend behind a URL."""
-    url = Url.parse(given)
+    parsed = Url.parse(given)
 
     class Theirs(Backend):
         """It asks the driver itself what is kept, since nothing else can be asked."""
 
-        name = url.scheme
-        scheme = url.scheme
+        name = parsed.scheme
+        scheme = parsed.scheme
         shows_waiters = False
         _driver: Driver | None = None
 
         @classmethod
         def traits(cls) -> Traits:
-            return registry.find(url).traits
+            return registry.find(parsed).traits
 
         @property
         def url(self) -> str:
@@ -55,7 +55,7 @@ def theirs(given: str) -> type[Backend]:
             self._forget()
 
         def proxy(self) -> Proxy:
-            host, port = one_address(url)
+            host, port = one_address(parsed)
             return Proxy(host, port)
 
         def url_through(self, proxy: Proxy) -> str:

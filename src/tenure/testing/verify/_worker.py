@@ -38,12 +38,12 @@ def main() -> None:
             answer = "done", getattr(tasks, verb)(*arguments)
         except BaseException as error:
             answer = "failed", f"{type(error).__name__}: {error}"
-        connection.send(answer)
+        connection.send((*answer, tasks.namespaces()))
     if measured is not None:
         measured.stop()
         measured.save()
     tasks.stop()
-    connection.send(("done", None))
+    connection.send(("done", None, ()))
 
 
 def _listen(connection: Any, queue: SimpleQueue[Any]) -> None:

@@ -21,11 +21,15 @@ class Began(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A run of a case has ended; it was the `number`th of `total` to end."""
+    """A run of a case has ended; it was the `number`th of `total` to end.
+
+    ran: whether it could be run at all.
+    """
 
     number: int
     total: int
     test: Test
+    ran: bool
 
 
 class Judged(NamedTuple):

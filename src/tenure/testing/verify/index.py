@@ -48,6 +48,7 @@ def last_release(distribution: str) -> datetime:
         files = found["files"]
         times = [each["upload-time"] for each in files if not each.get("yanked")]
     except urllib.error.HTTPError as error:
+        error.close()
         raise CannotAsk(f"the package index answered {error.code}") from None
     except OSError as error:
         reason = getattr(error, "reason", error)

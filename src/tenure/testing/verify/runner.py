@@ -174,8 +174,8 @@ class _Work:
         with contextlib.closing(self._coverage):
             tests = self.rounds.cases(plan, hear)
             probed = self.rounds.probes(list(strategy.unsupported))
+            judgements = self.rounds.experiments(chosen, strategy.claims, hear)
             coverage = self._coverage.percent()
-        judgements = self.rounds.experiments(chosen, strategy.claims, hear)
         benchmark = self.rounds.benchmark(options.suite.contenders)
         hear(Measured(benchmark, coverage))
         found = dict(known) | {"E6": probed} | self._checks(down)
