@@ -59,6 +59,7 @@ class SqliteDriver(SqlDocuments):
         maker = self._maker = SqliteMaker(f"sqlite: {self.path}", self.path, runtime.now)
         # SQLite lets one in at a time; a second connection would wait by sleeping.
         self.connected(maker, SQLITE, "?", 1)
+        self._mine = f"{self._boot}.{self._mine}"
 
     def shown_url(self) -> str:
         return f"sqlite://{self.path}"
@@ -79,9 +80,6 @@ class SqliteDriver(SqlDocuments):
             with contextlib.suppress(Unavailable):  # somebody else does it at this moment
                 await self.rows("PRAGMA journal_mode=WAL")
                 await self.change(_QUICK)
-
-    def new_version(self) -> str:
-        return f"{self._boot}.{super().new_version()}"
 
     async def load(self, kind: str, name: str) -> tuple[Document | None, Any]:
         document, version = await super().load(kind, name)
