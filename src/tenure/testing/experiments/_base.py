@@ -8,17 +8,16 @@ untestable.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import tenure
 
 from ..._model import Traits
+from ...policy import gate
 from ...policy.characteristics import Characteristic
 from ...policy.evidence import Fault, Judgement, Verdict
 from ..backends import Backend
@@ -80,7 +79,7 @@ class Experiment:
         """Run it and say what it found."""
         found, reason, began = Found(), "", time.monotonic()
         try:
-            with _ungated():
+            with gate.lifted():
                 self.body(target, found)
         except Untestable as error:
             reason = str(error)
@@ -110,19 +109,6 @@ class Experiment:
             reason=reason,
             faults=tuple(found.faults),
         )
-
-
-@contextlib.contextmanager
-def _ungated() -> Iterator[None]:
-    """Let any driver be connected to, here and in other processes: its level is what is asked."""
-    names = ("TENURE_UNGATED", "TENURE_MIN_LEVEL")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.environ["TENURE_UNGATED"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["TENURE_UNGATED"]
-        os.environ.update(before)
 
 
 EXPERIMENTS: dict[Characteristic, Experiment] = {}
