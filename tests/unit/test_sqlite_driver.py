@@ -62,6 +62,29 @@ def counted(coordinator: tenure.Coordinator) -> list[str]:
     return sent
 
 
+@pytest.mark.parametrize("end", ["released", "died"])
+def test_a_waiter_who_is_told_the_same_sends_one_statement(url: str, end: str) -> None:
+    """A release, and the end of the holder's session, are seen by the next look all the same."""
+    with tenure.connect(url, ttl=TTL) as one, tenure.connect(url, ttl=TTL) as other:
+        holder, waiter = driver_of(one), driver_of(other)
+        holding = drive(holder.start("a", lambda reason: None))
+        waiting = drive(waiter.start("b", lambda reason: None))
+        assert drive(holder.claim(holding, "name", "1", "", 1)).rank == 0
+        told = drive(waiter.claim(waiting, "name", "2", "", None))
+        assert told.rank == 1
+        assert drive(waiter.read(waiting, "name", "2")) == told
+        sent = counted(other)
+        assert drive(waiter.read(waiting, "name", "2")) == told
+        assert len(sent) == 1
+        if end == "released":
+            drive(holder.withdraw(holding, "name", "1"))
+        else:
+            drive(holder.end(holding))  # its claim is still there
+        after = drive(waiter.read(waiting, "name", "2"))
+        assert (after.rank, after.before) == (0, None)
+        assert [claim.id for claim in after.claims] == ["2"]
+
+
 # -- the URL -----------------------------------------------------------------------------
 
 

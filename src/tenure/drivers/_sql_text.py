@@ -68,6 +68,9 @@ _STATEMENTS = {
         UPDATE tenure_document SET version = ?, body = ? WHERE id = ? AND version = ?
         AND EXISTS (SELECT 1 FROM tenure_session s WHERE s.id = ? AND {alive})""",
     "delete": "DELETE FROM tenure_document WHERE id = ? AND version = ?",
+    "unchanged": """
+        SELECT 1 FROM tenure_document WHERE id = ? AND version = ?
+        AND EXISTS (SELECT 1 FROM tenure_session s WHERE s.id = ? AND {alive})""",
     "names": "SELECT name FROM tenure_document WHERE id > ? AND id < ?",
     "start": """
         INSERT INTO tenure_session (id, namespace, owner, ttl, clock, expires)

@@ -186,11 +186,11 @@ class DocumentDriver(Driver):
         document = await self._change(roster, enter, session=session, guarded=True)
         if entered and body:
             await self.changed(roster)
-        return _roll(roster, id, document, shared)
+        return roll_of(roster, id, document, shared)
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         document = await self._change(roster, lambda document: None, width, id)
-        return _roll(roster, id, document)
+        return roll_of(roster, id, document)
 
     async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
         if await self._withdraw_alone(session, roster, id):
@@ -402,7 +402,8 @@ def _admitted(claims: list[Any], width: int) -> list[Any]:
     return admitted
 
 
-def _roll(roster: str, id: str, document: Document, shared: bool = False) -> Roll:
+def roll_of(roster: str, id: str, document: Document, shared: bool = False) -> Roll:
+    """What a document says of one claim."""
     claims = document["claims"]
     head = (_claim(roster, claims[0]),) if claims else ()
     for at, each in enumerate(claims):
