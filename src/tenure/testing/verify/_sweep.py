@@ -77,11 +77,24 @@ async def _documents(driver: DocumentDriver) -> None:
 
 
 async def _own(driver: Any, mark: str) -> None:
-    """What only one driver has: the counter of its tokens, or a folder."""
+    """What only one driver has: the counter of its tokens, or a folder for each name."""
     module = type(driver).__module__.rpartition(".")[2]
     if module == "redis":
         await driver._wire.command(b"DEL", driver._counter)
+    elif module == "consul":
+        for key in await driver._wire.keys(driver._keys.root, ""):
+            await driver._wire.delete(key)
+    elif module in ("zookeeper", "zake"):
+        await _nodes(driver, await driver._any(), driver._paths.root)
     elif module in ("file", "_file_rosters"):
         folder = Path(driver._folder)
         if mark in folder.name:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _nodes(driver: Any, link: Any, path: str) -> None:
+    """Remove a node of ZooKeeper and all below it."""
+    names, _ = await driver._wait(link, link.children(path))
+    for child in names:
+        await _nodes(driver, link, f"{path}/{child}")
+    await driver._wait(link, link.delete(path))
