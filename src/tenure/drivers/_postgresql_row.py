@@ -24,12 +24,11 @@ from ..wires.libpq import Refused
 from ..wires.links import NotSent, Row
 from ..wires.postgresql import Link
 from ._advisory import key, plain
+from ._document_text import encoded
 from ._postgresql_rosters import literal
 from ._postgresql_server import Doors, check_tokens, make, refuse_advisory
 from .base import Lost
 from .document import BURIED, Document, DocumentDriver
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 _DEFINITION = """
     CREATE TABLE IF NOT EXISTS {table} (
@@ -220,7 +219,7 @@ class PostgresqlRowDriver(DocumentDriver):
         values = {
             "space": self.namespace,
             "name": name,
-            "document": "" if document is None else _encode(document),
+            "document": "" if document is None else encoded(document),
             "session": session,
         }
         expires = "clock_timestamp()"

@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..wires.sql import Duplicate, Limit, Maker, MissingTable, Row
 from . import _sql_text as text
+from ._document_text import encoded
 from .base import Lost
 from .document import BURIED, KNOWN_MAX, Document, DocumentDriver, roll_of
 
@@ -38,8 +39,6 @@ OPEN_SECONDS = 1.0
 """How long connecting may take at the least, however short the TTL is."""
 MANY_SESSIONS = 100
 """From how many on all of a namespace are asked for, rather than each by its id."""
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Pool(Protocol):
@@ -238,10 +237,10 @@ class SqlDocuments(DocumentDriver):
                 return new
             count = await self.change(self._sql["delete"], (key, version))
         elif version is None:
-            row = (key, _escaped(self.namespace), kind, _escaped(name), new, _encode(document))
+            row = (key, _escaped(self.namespace), kind, _escaped(name), new, encoded(document))
             count = await self.change(self._sql["insert"], row)
         else:
-            values = (new, _encode(document), key, version)
+            values = (new, encoded(document), key, version)
             count = await self.change(self._sql.update, values)
         return new if count else None
 
@@ -249,10 +248,10 @@ class SqlDocuments(DocumentDriver):
         key, new = self._key("roster", roster), self.new_version()
         if version is None:
             name = _escaped(roster)
-            row = (key, _escaped(self.namespace), "roster", name, new, _encode(document), session)
+            row = (key, _escaped(self.namespace), "roster", name, new, encoded(document), session)
             count = await self.change(self._sql["insert_for"], row)
         else:
-            values = (new, _encode(document), key, version, session)
+            values = (new, encoded(document), key, version, session)
             count = await self.change(self._sql.update_for, values)
         if count:
             return new
