@@ -111,6 +111,25 @@ def test_an_option_that_nobody_knows(backend: Backend) -> None:
         tenure.connect(f"{backend.url}?nonsense=1")
 
 
+def test_certificates_are_read_for_whom_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyMySQL reads the system's certificates for no connection of a URL that wants no TLS."""
+    import pymysql.connections
+
+    read = []
+    monkeypatch.setattr(
+        pymysql.connections.Connection, "_create_ssl_ctx", lambda self, given: read.append(given)
+    )
+    with pytest.raises(tenure.Unavailable):
+        tenure.connect("sql+mariadb+pymysql://127.0.0.1:1/x", ttl=1)
+    assert not read
+
+
+def test_a_certificate_that_is_not_there() -> None:
+    """A URL that wants TLS with a file that cannot be read is refused, and the file named."""
+    with pytest.raises(tenure.InvalidURL, match="No such file"):
+        tenure.connect("sql+mariadb+pymysql://127.0.0.1:1/x?ssl_ca=/nowhere.pem", ttl=1)
+
+
 def test_a_server_that_is_not_there() -> None:
     """Nobody listens: `Unavailable`, at once."""
     for dialect in ("postgresql", "mariadb"):

@@ -108,6 +108,10 @@ class AlchemyMaker:
         limit = math.ceil(patience) if self.driver != "psycopg" else max(2, math.ceil(patience))
         self._arguments = arguments
         self._named = {"connect_timeout": limit, **named}
+        if self.driver == "pymysql" and not any("ssl" in each for each in named):
+            # Else it reads the system's certificates anew for each connection, which takes longer
+            # than all the rest, to encrypt if the server happens to, checking nothing.
+            self._named["ssl_disabled"] = True
 
     @property
     def question(self) -> str:
@@ -136,6 +140,10 @@ class AlchemyMaker:
         except (TypeError, ValueError) as error:
             raise InvalidURL(
                 f"{self.label}: an option of the URL is not known to {self.driver}, or wrong"
+            ) from error
+        except OSError as error:  # the module makes errors of its own of what the network does
+            raise InvalidURL(
+                f"{self.label}: a file that the URL names cannot be used: {error}"
             ) from error
         try:
             dialect.set_isolation_level(connection, "AUTOCOMMIT")
