@@ -55,7 +55,7 @@ class Members:
     is a member of that id.
     """
 
-    __slots__ = ("_by_id", "_claims", "_infos", "group", "unreadable")
+    __slots__ = ("_by_id", "_claims", "_infos", "_since", "group", "unreadable")
 
     group: str
     """The group's name."""
@@ -79,6 +79,7 @@ class Members:
                 self._by_id[info.id] = info
                 self._claims[info.id] = claim
         self._infos = tuple(self._by_id.values())
+        self._since: tuple[Members, tuple[Change, ...]] | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -95,6 +96,14 @@ class Members:
 
     def changes(self, later: Members) -> list[Change]:
         """What happened between this moment and a later one: who left, changed, and joined."""
+        known = later._since
+        if known is None or known[0] is not self:
+            # Many watchers of one coordinator share both: it is found out once for all of them.
+            known = later._since = self, tuple(self._differences(later))
+            self._since = None  # or each would keep all those before it
+        return list(known[1])
+
+    def _differences(self, later: Members) -> list[Change]:
         gone, changed = [], []
         for info in self._infos:
             now = later.get(info.id)

@@ -321,14 +321,14 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     ),
     "watcher-loses-a-leave": (
         Edit(
-            "tenure._recipes.members:Members.changes",
+            "tenure._recipes.members:Members._differences",
             "if now is None or now.token != info.token:",
             "if now is not None and now.token != info.token:",
         ),
     ),
     "watcher-loses-a-change": (
         Edit(
-            "tenure._recipes.members:Members.changes",
+            "tenure._recipes.members:Members._differences",
             "return gone + changed + joined",
             "return gone + joined",
         ),
