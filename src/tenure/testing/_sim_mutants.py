@@ -270,7 +270,6 @@ FIRST: dict[str, int] = {
     "late-duplicate-forgotten": 315,
     "late-post-forgotten": 398,
     "loss-of-one-is-not-the-loss-of-all": 980,
-    "opening-of-a-latch-not-seen": 680,
     "orphan-kept-when-settling-failed": 190,
 }
 """Of mutants that are found late: the schedule to begin with, to save time."""

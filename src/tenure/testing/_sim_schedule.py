@@ -92,6 +92,7 @@ class Schedule:
         world.run(plan.chaos)
         self._calm()
         self._finish_clients()
+        self._steady()
         for trial in self.trials.values():
             trial.finale()
         for name, kind in self.clients.kinds.items():
@@ -142,6 +143,7 @@ class Schedule:
         for process in self.processes:
             self.faults.mend(process)
             self.faults.resume(process)
+            process.node.stalled_until = self.world.time
 
     def until(self, seconds: float, what: str, condition: Callable[[], bool] | None = None) -> None:
         """Let the world go on until the condition holds, at most for that long."""
@@ -162,6 +164,19 @@ class Schedule:
         each = plan.hold + plan.ttl * (3 if "election" in plan.kinds else 1)
         seconds = waiting * each + (self.crashed + 4) * 1.5 * plan.ttl
         self.until(seconds, "every acquire came to its end")
+
+    def _steady(self) -> None:
+        """A session that a fault has doomed is lost by now: the others go on to the end."""
+        ttl, world = self.plan.ttl, self.world
+        world.run(max(world.time, self.plan.chaos + ttl / 2))  # what was lost is given up on
+
+        def renewed(process: Process) -> bool:
+            life = process.session._life
+            if life is None or life.reason is not None:
+                return True
+            return life.deadline - process.node.now() > ttl * 0.4
+
+        self.until(2 * ttl, "sessions are renewed", lambda: all(map(renewed, self.alive())))
 
     def alive(self) -> list[Process]:
         return [each for each in self.processes if not each.node.dead and not each.closed]

@@ -354,5 +354,7 @@ class LatchTrial(Trial):
         self.world.run(self.world.time + 0.1 * self.plan.ttl)
         self.start(counter, count(), "count")
         self.until(10, "who waits for zero is told")
-        if told != [True]:
-            self.world.fail(f"a wait for zero came to {told}")
+        self.start(waiter, wait(), "wait once more")
+        self.until(2, "who comes when it is zero is told")
+        if told != [True, True]:
+            self.world.fail(f"two waits for zero came to {told}")
