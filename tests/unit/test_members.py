@@ -36,8 +36,8 @@ def test_another_reading_is_compared_anew() -> None:
 def test_old_readings_are_let_go() -> None:
     """A reading that was compared remembers the one before, and not those before that."""
     one, two, three = reading(1), reading(2), reading(3)
-    one.changes(two)
-    assert two._since is not None
-    two.changes(three)
-    assert two._since is None
-    assert three._since is not None
+    remembered = []
+    for before, after in ((one, two), (two, three)):
+        before.changes(after)
+        remembered.append([each._since is not None for each in (one, two, three)])
+    assert remembered == [[False, True, False], [False, False, True]]
