@@ -65,7 +65,7 @@ class _Known(NamedTuple):
 class MemcachedDriver(DocumentDriver):
     """One namespace on one memcached."""
 
-    traits = Traits(scope="hosts", shared=True, push=False, poll=0.02)
+    traits = Traits(scope="hosts", shared=True, push=False, poll=0.03)
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)

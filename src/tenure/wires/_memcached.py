@@ -89,6 +89,11 @@ class Parser:
             if self._missing > 0:
                 return
             data = b"".join(self._chunks)
+        elif data[-2:] == b"\r\n":
+            lines = data[:-2].split(b"\r\n")
+            if _PLAIN.issuperset([line[:3] for line in lines]):  # whole, and without values
+                replies.extend(map(Reply, lines))
+                return
         at, size = 0, len(data)
         self._missing = 0
         while at < size:
