@@ -19,7 +19,15 @@ from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Judgement
 from tenure.testing import liars
 from tenure.testing.backends import FileBackend, RedisBackend
-from tenure.testing.experiments import EXPERIMENTS, Found, Target, _netns, processes, timeouts
+from tenure.testing.experiments import (
+    EXPERIMENTS,
+    Found,
+    Target,
+    _netns,
+    _party_cast,
+    processes,
+    timeouts,
+)
 from tenure.testing.experiments._party_spells import Spell, fallen, overlap
 from tenure.testing.kit.actor import guarded_write
 from tenure.testing.servers import RedisServer, _proc
@@ -209,8 +217,9 @@ def test_no_root_no_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert (judgement.verdict, judgement.reason) == ("untestable", "namespaces need root")
 
 
-def test_what_goes_wrong_is_no_verdict() -> None:
+def test_what_goes_wrong_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that cannot be reached leaves every characteristic untestable, with the reason."""
+    monkeypatch.setattr(_party_cast, "PATIENCE_SECONDS", 0.5)
     judgement = judge(FENCED, dataclasses.replace(aimed("redis://127.0.0.1:1"), ttl=0.5))
     assert judgement.verdict == "untestable"
     assert "Unavailable" in judgement.reason

@@ -26,6 +26,8 @@ from ._base import Found, Target, Untestable
 SLACK_SECONDS = 3.0
 """How much later than it should a thing may happen on a loaded machine, or with one more look."""
 TTL_SECONDS_MIN = 1.0
+PATIENCE_SECONDS = 20.0
+"""How long a server may refuse connections, or be slow to take them, on a loaded machine."""
 TRIES_MAX = 3
 CONNECT_SECONDS_MAX = 20.0
 """How long a server may refuse connections after a restart."""
@@ -55,9 +57,9 @@ class Cast:
         self._names += 1
         return f"{self._title}-{self._names}"
 
-    def connect(self, patience: float = 0.0) -> tenure.Coordinator:
-        """A coordinator in this process; a server that was just restarted is waited for."""
-        give_up = tenure.now() + patience
+    def connect(self, patience: float | None = None) -> tenure.Coordinator:
+        """A coordinator in this process; a server that is slow to take it is waited for."""
+        give_up = tenure.now() + (PATIENCE_SECONDS if patience is None else patience)
         while True:
             try:
                 coordinator = self.target.connect(ttl=self.ttl)
@@ -73,9 +75,22 @@ class Cast:
         """Another process with a coordinator; it connects while the caller goes on."""
         target = self.target
         chosen = {"namespace": target.namespace, "ttl": self.ttl, **options}
-        actor = Actor("thread", url or target.url, chosen, target.preload, prefix)
+        actor = Actor("thread", url or target.url, chosen, target.preload, prefix, PATIENCE_SECONDS)
         self._closing.callback(actor.kill)
         return actor
+
+    def actors(self, count: int) -> list[Actor]:
+        """So many other processes, connected.
+
+        Two at a time, since a machine that starts many is too busy to connect them in time.
+        """
+        started: list[Actor] = []
+        for number in range(count):
+            started.append(self.actor())
+            if number:
+                started[number - 1].ready()
+        started[-1].ready()
+        return started
 
     def bid(self, coordinator: tenure.Coordinator, name: str, seconds: float) -> Bid:
         """Somebody who waits for a lock, in the background."""

@@ -56,8 +56,8 @@ class _Course:
         """Processes race for the lock."""
         for turn in range(2):
             self._take(f"acquire {turn + 1}")
-        actors = [self._cast.actor() for _ in range(RACERS)]
-        crowd = [(f"process {actor.pid}", actor.ready()) for actor in actors]
+        actors = self._cast.actors(RACERS)
+        crowd = [(f"process {actor.pid}", actor) for actor in actors]
         spells = race(self._cast, self._found, crowd, self._name, TIMES)
         self.tokens += [(f"{spell.who} in the race", spell.token) for spell in spells]
         for actor in actors:

@@ -30,9 +30,7 @@ def processes_that_race_fork_and_die(target: Target, found: Found) -> None:
     found.parameters |= {"processes": PROCESSES, "times": TIMES}
     with Cast(target, found, "processes") as cast:
         here = cast.connect()
-        actors = [cast.actor() for _ in range(PROCESSES)]
-        for actor in actors:
-            actor.ready()
+        actors = cast.actors(PROCESSES)
         crowd = [(f"process {actor.pid}", actor) for actor in actors]
         found.counterexample = overlap(race(cast, found, crowd, cast.name(), TIMES))
         if found.counterexample or _counted_wrong(found, cast, actors[:2]):

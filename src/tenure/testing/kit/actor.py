@@ -37,6 +37,7 @@ class Actor:
 
     preload: modules that it imports first, for the URL's scheme to be known.
     prefix: a command that runs another one, and is put before it: to enter a namespace.
+    patience: for so many seconds it tries to connect to a server that does not answer.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Actor:
         options: dict[str, Any],
         preload: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        patience: float = 0.0,
     ) -> None:
         self.owner = ""
         """The owner of its coordinator, once it is ready."""
@@ -56,7 +58,7 @@ class Actor:
             stdout=subprocess.PIPE,
             bufsize=0,  # an answer that was read ahead would not be seen to be there
         )
-        self.send(url=url, options=options)
+        self.send(url=url, options=options, patience=patience)
 
     @property
     def pid(self) -> int:
@@ -139,10 +141,8 @@ class _Stage:
 
     async def play(self) -> None:
         first = json.loads(await self._line())
-        module = tenure.aio if self._flavour == "asyncio" else tenure
         try:
-            connected = module.connect(first["url"], **first["options"])
-            self._coordinator = await self._done(connected)
+            self._coordinator = await self._connected(**first)
             self._say({"owner": self._coordinator.owner})
         except tenure.TenureError as error:
             self._say({"error": type(error).__name__, "text": str(error)})
@@ -154,6 +154,17 @@ class _Stage:
             except (tenure.TenureError, KeyboardInterrupt) as error:
                 self._say({"error": type(error).__name__, "text": str(error)})
         await self._done(self._coordinator.close())
+
+    async def _connected(self, url: str, options: dict[str, Any], patience: float) -> Any:
+        module = tenure.aio if self._flavour == "asyncio" else tenure
+        give_up = tenure.now() + patience
+        while True:
+            try:
+                return await self._done(module.connect(url, **options))
+            except tenure.Unavailable:
+                if tenure.now() >= give_up:
+                    raise
+                time.sleep(0.1)
 
     async def _done(self, value: Any) -> Any:
         return await value if inspect.isawaitable(value) else value
