@@ -425,11 +425,12 @@ async def a_broken_connection_harms_no_later_acquire(env: Env) -> None:
 @case(9, 4, needs=(SERVER,), timed=True)
 async def a_restart_of_the_server_is_survived(env: Env) -> None:
     """After kill -9 and restart of the server a lease is kept or its loss told; tokens go on
-    rising."""
+    rising, and the server is told to be the same."""
     # Some servers take seconds to be back, and a waiter gives up after a TTL without one.
     ttl = max(5.0, env.ttl)
     a, b = await env.connect(ttl=ttl), await env.connect(ttl=ttl)
     name = env.name()
+    told = await env.session_of(a).driver.server()
     lease = await env(a.lock(name).acquire())
     waiter = env.spawn(lambda: env(b.lock(name).acquire(timeout=60)))
     await env.pause(0.3)
@@ -451,6 +452,7 @@ async def a_restart_of_the_server_is_survived(env: Env) -> None:
     third = await env(a.lock(name).acquire(timeout=10))
     assert third.token > second.token
     await env(third.release())
+    assert await env.session_of(a).driver.server() == told
 
 
 @case(3, 4, needs=(SERVER, EXPIRES), timed=True)
