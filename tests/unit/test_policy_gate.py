@@ -246,6 +246,7 @@ def test_a_driver_without_an_index_is_unverified(own: Sample) -> None:
     for text, says in (
         ("{", "not JSON"),
         ('{"schema": 1, "drivers": {}}', "does not list it"),
+        ('{"schema": 1, "drivers": {"sample": {"strategies": []}}}', "not as Tenure writes it"),
         ('{"schema": 7, "drivers": {}}', "schema 7"),
         (None, "no evidence beside its module"),
     ):

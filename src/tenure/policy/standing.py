@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..drivers import registry
 from ..drivers.base import Server
+from ..errors import InvalidArgument
 from . import index
 from .level import Level
 from .versions import release
@@ -58,8 +59,21 @@ def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
     found = _index(entry.module)
     driver = found if isinstance(found, str) else found.get(name, "its index does not list it")
     if isinstance(driver, str):
-        unknown = {"requirement": "E1", "level": "experimental", "reason": driver}
-        return Standing(name, "default", Level.UNVERIFIED, (unknown,), {}, {}, None, False)
+        return _unknown(name, driver)
+    try:
+        return _told(entry, name, driver, options)
+    except (KeyError, TypeError, AttributeError, InvalidArgument) as error:
+        return _unknown(name, f"its index is not as Tenure writes it: {error!r}")
+
+
+def _unknown(name: str, reason: str) -> Standing:
+    unmet = {"requirement": "E1", "level": "experimental", "reason": reason}
+    return Standing(name, "default", Level.UNVERIFIED, (unmet,), {}, {}, None, False)
+
+
+def _told(
+    entry: registry.Entry, name: str, driver: Mapping[str, Any], options: Mapping[str, str]
+) -> Standing:
     strategy = index.strategy(driver, options)
     step = index.step(strategy, today().isoformat())
     level = Level.parse(step["level"])
