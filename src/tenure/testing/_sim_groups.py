@@ -157,7 +157,7 @@ class GroupRules:
 
     def deletes_by_force(self, group: str) -> bool:
         """Whether what is removed now may be removed by force."""
-        return self._forced(group, self.world.time)
+        return self._forced(group, -math.inf)
 
     # -- inside ------------------------------------------------------------------
 
