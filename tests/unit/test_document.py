@@ -105,6 +105,19 @@ def test_a_claim_is_entered_once(pair: Pair) -> None:
     assert (second.rank, second.before, second.claims) == (1, "a1", (first.mine,))
 
 
+def test_a_lock_that_was_left_free_and_is_taken_since_is_not_granted(pair: Pair) -> None:
+    """What one remembers of a roster grants nothing; a try on it is refused as well."""
+    claim(pair.a, pair.of_a, "a1")
+    drive(pair.a.withdraw(pair.of_a, "roster", "a1"))
+    theirs = claim(pair.b, pair.of_b, "b1").mine
+    assert theirs is not None
+    refused = claim(pair.a, pair.of_a, "a2", width=1)
+    assert (refused.mine, refused.rank, refused.before) == (None, 1, "b1")
+    queued = claim(pair.a, pair.of_a, "a3")
+    assert queued.mine is not None
+    assert (queued.rank, queued.mine.token) == (1, theirs.token + 1)
+
+
 def test_a_withdrawal_wakes_the_next_and_tokens_go_on(pair: Pair) -> None:
     """Who moves up is told; an empty roster remembers its last token."""
     claim(pair.a, pair.of_a, "a1")
