@@ -11,8 +11,7 @@ import pytest
 from tenure._model import Roll, Traits
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
-from tenure.drivers._document_text import encoded
-from tenure.drivers.document import DRIFT, SAVES_MAX, Document, DocumentDriver
+from tenure.drivers.document import DRIFT, SAVES_MAX, Document, DocumentDriver, encoded
 from tenure.errors import SessionLost, Unavailable
 
 TTL = 5.0

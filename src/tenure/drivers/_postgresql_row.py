@@ -24,11 +24,10 @@ from ..wires.libpq import Refused
 from ..wires.links import NotSent, Row
 from ..wires.postgresql import Link
 from ._advisory import key, plain
-from ._document_text import encoded
 from ._postgresql_rosters import literal
 from ._postgresql_server import Doors, check_tokens, make, refuse_advisory
 from .base import Lost
-from .document import BURIED, Document, DocumentDriver
+from .document import BURIED, Document, DocumentDriver, encoded
 
 _DEFINITION = """
     CREATE TABLE IF NOT EXISTS {table} (

@@ -30,9 +30,8 @@ from ..errors import (
 )
 from ..wires.sql import Duplicate, Limit, Maker, MissingTable, Row
 from . import _sql_text as text
-from ._document_text import encoded
 from .base import Lost
-from .document import BURIED, KNOWN_MAX, Document, DocumentDriver, roll_of
+from .document import BURIED, KNOWN_MAX, Document, DocumentDriver, encoded, roll_of
 
 CREATE_TRIES = 5
 OPEN_SECONDS = 1.0

@@ -15,6 +15,7 @@ leader election leases in this way.)
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -35,6 +36,23 @@ KNOWN_MAX = 4096
 # Two machines' clocks may tick at slightly different rates; one second in a hundred
 # is far more than quartz needs.
 DRIFT = 1.01
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
+
+
+def encoded(document: Document) -> str:
+    """The document as JSON; what most rosters are, without the encoder, which costs more."""
+    claims = document.get("claims")
+    if claims is not None and len(document) == 2:
+        if not claims:
+            return f'{{"token":{document["token"]},"claims":[]}}'
+        if len(claims) == 1 and claims[0][4:] == ["", False]:
+            id, session, token, owner, _, _ = claims[0]
+            entry = f"{_quoted(id)},{_quoted(session)},{token},{_quoted(owner)}"
+            return f'{{"token":{document["token"]},"claims":[[{entry},"",false]]}}'
+    return _encode(document)
 
 
 class DocumentDriver(Driver):
