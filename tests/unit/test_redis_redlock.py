@@ -375,3 +375,31 @@ def test_a_wrong_url(url: str, hint: str) -> None:
     """A URL that cannot work is refused, with what would be right."""
     with pytest.raises(InvalidURL, match=hint):
         tenure.connect(url)
+
+
+def test_a_vote_that_was_not_taken_back_is_removed(masters: RedisMasters, flavour: str) -> None:
+    """A master that was stopped during a release has nothing left of the lock a renewal later."""
+    stopped = masters.servers[2]
+
+    async def body(bench: Bench) -> None:
+        a = await bench.open(masters.url)
+        s = await a.start("a", ignore)
+        # All three have to answer before one of them is stopped.
+        while not all(not member.down for member in a._fan.members):
+            await bench.runtime.sleep(bench.runtime.now() + 0.01)
+        grant = await seize(a, s, "lock", LIMIT)
+        assert grant is not None
+        key = f"tenure:{{{bench.namespace}}}:m:lock"
+        give_up = bench.runtime.now() + LIMIT
+        while not stopped.command("EXISTS", key):
+            assert bench.runtime.now() < give_up
+            await bench.runtime.sleep(bench.runtime.now() + 0.01)
+        stopped.pause()
+        await a.unseize(grant)
+        stopped.resume()
+        while stopped.command("EXISTS", key):
+            assert bench.runtime.now() < give_up, "it has the vote for ever"
+            await bench.again(lambda: a.renew(s))
+            await bench.runtime.sleep(bench.runtime.now() + 0.05)
+
+    run(flavour, body)

@@ -111,8 +111,8 @@ class _Session:
         self.number = 0
         self.entered: dict[Member, int] = {}
         """The number under which it was entered anew, where it was."""
-        self.stale: set[Member] = set()
-        """Those that may have a vote, or yet get one, for what was released."""
+        self.stale: dict[Member, list[_Held]] = {}
+        """Those that may have a vote, or yet get one, for what was released, and that."""
 
     def numbered(self) -> bytes:
         """What its key holds."""
@@ -214,9 +214,9 @@ class RedlockDriver(Driver, Mutex):
             # Their votes are not needed for the majority, now that we know of one.
             spare = {
                 member
-                for member in known.stale & there
+                for member in known.stale.keys() & there
                 if all(
-                    len((held.votes & there) - known.stale) >= self._fan.quorum
+                    len((held.votes & there) - known.stale.keys()) >= self._fan.quorum
                     for held in known.held.values()
                 )
             }
@@ -236,8 +236,17 @@ class RedlockDriver(Driver, Mutex):
         if anew:
             answers, _ = await self._enter(known, anew)
             entered = {member for member, reply in answers.items() if reply == b"OK"}
-            known.stale -= entered
-            known.stale |= anew - entered
+            with self._lock:
+                left = [
+                    (held, member) for member in entered for held in known.stale.pop(member, ())
+                ]
+                for member in anew - entered:
+                    known.stale.setdefault(member, [])
+            for held, member in left:
+                # It does not count any more, but nobody else would remove it.
+                await self._fan.run(
+                    _UNLOCK, 1, self._lock_key(held.name), held.mine, among=(member,)
+                )
             there = there | entered
         for held in list(known.held.values()):
             missing = there - held.votes
@@ -354,7 +363,8 @@ class RedlockDriver(Driver, Mutex):
             members -= _heard(await self._fan.run(_UNLOCK, 1, self._lock_key(held.name), held.mine))
         finally:
             with self._lock:
-                known.stale |= members
+                for member in members:
+                    known.stale.setdefault(member, []).append(held)
         return len(self._fan.members) - len(members) >= self._fan.quorum
 
     # -- for an operator ---------------------------------------------------------
