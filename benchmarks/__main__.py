@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tenure.policy import gate
+
 from . import compat, contended, groups, report, uncontended
 from .contestants import DRIVERS
 from .ground import pin
@@ -32,6 +34,7 @@ SCENARIOS: dict[str, Scenario] = {
 def main() -> int:
     """Run what was asked for, write it down, and print the tables."""
     asked = _arguments()
+    gate.lift()  # what a driver has earned does not matter here
     plan = Plan(asked.drivers, asked.quick, asked.peers, asked.seed)
     if asked.pin:
         say(f"Everything runs on processor {pin()}. Seed {asked.seed}.")

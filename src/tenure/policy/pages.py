@@ -1,4 +1,4 @@
-"""The pages that are made from manifests and evidence, and what they say.
+"""The pages that are made from manifests and evidence, and what they say; and the index.
 
     python -m tenure.policy.pages            writes them
     python -m tenure.policy.pages --check    says which are stale, with exit code 1
@@ -14,6 +14,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import tenure
+
+from . import deprecation, index
 from .badges import badge
 from .characteristics import Characteristic
 from .evidence import Evidence
@@ -43,6 +46,9 @@ def pages(root: Path, found: Sequence[Surveyed]) -> dict[Path, str]:
         policy / "deprecations.md": deprecations_page(found),
         root / "README.md": _between(root / "README.md", front(found)),
     }
+    for folder in {each.home.evidence for each in found}:
+        known = [index.known(each.home) for each in found if each.home.evidence == folder]
+        made[folder / "index.json"] = index.render(index.build(known))
     for each in found:
         name = each.manifest.driver
         made[policy / "badges" / f"{name}.svg"] = badge(name, each.assessment.level)
@@ -107,6 +113,9 @@ def standing(each: Surveyed) -> str:
     """A driver page's part: its levels, what it lacks, and what its experiments found."""
     lines = ["## Standing", ""]
     name = each.manifest.driver
+    today = each.assessment.today
+    if told := deprecation.banner(name, each.manifest.deprecation, tenure.__version__, today):
+        lines += [told]
     lines += [
         f"![{name}: {each.assessment.level}](../policy/badges/{name}.svg)",
         "",
