@@ -70,9 +70,9 @@ def test_the_newest_comes_first() -> None:
 
 
 def test_a_cell_has_a_plain_name() -> None:
-    """The name of a cell can be a file's, whatever the server calls its version."""
-    cell = evidence().cell._replace(backend_version="7.2 (a/b)")
-    assert cell.name == "debian-12_py3.11.7_sample7.2--a-b-"
+    """The name of a cell can be a file's, whatever the server and the system are called."""
+    cell = evidence().cell._replace(backend_version="7.2 (a/b)", os="my os/12")
+    assert cell.name == "my-os-12_py3.11.7_sample7.2"
 
 
 def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Union
 
 from ..errors import TenureError
 from .characteristics import Characteristic
+from .versions import release
 
 SCHEMA = 1
 
@@ -94,8 +95,9 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the file is called, without its ending."""
-        parts = [self.os, f"py{self.python}", f"{self.backend}{self.backend_version}"]
+        """What the file is called, without its ending: builds of one release are one cell."""
+        version = ".".join(map(str, release(self.backend_version)))
+        parts = [self.os, f"py{self.python}", f"{self.backend}{version}"]
         return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in p) for p in parts)
 
 
