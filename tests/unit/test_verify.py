@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ from tenure.policy.profiles import PROFILES
 from tenure.testing.backends import FileBackend, MemoryBackend, RedlockBackend
 from tenure.testing.kit import CASES, Case
 from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages
+from tenure.testing.verify._coverage import Coverage
 from tenure.testing.verify._theirs import NotOurs, at_port, one_address
 from tenure.testing.verify.events import Event, Found, Judged, Left, Tried
 from tenure.testing.verify.runner import Options, verify_driver, verify_url
@@ -51,7 +53,7 @@ def few(*names: str) -> Callable[[Case], bool]:
     return lambda case: case.name in names
 
 
-NOTHING = Suite(few(), characteristics=(), contenders=(), programs=False)
+NOTHING = Suite(few(), characteristics=(), contenders=(), programs=False, unit_tests=False)
 
 
 def only(*names: str) -> Suite:
@@ -603,3 +605,17 @@ def test_every_recipe_is_a_backend() -> None:
         for subject in named(each.name):
             for backend in subject.backends():
                 assert registry.find(Url(backend.scheme)), subject.name
+
+
+def test_unit_tests_count_for_coverage(tmp_path: Path) -> None:
+    """Lines that only a unit test runs count, also when it fails; without any, nothing does."""
+    source = tmp_path / "sample.py"
+    source.write_text("def one():\n    return 1\n\n\ndef two():\n    return 2\n")
+    (tmp_path / "test_sample.py").write_text(
+        "import sample\n\n\ndef test_one():\n    assert sample.one() == 2\n"
+    )
+    with contextlib.closing(Coverage([source])) as coverage:
+        coverage.unit_tests(tmp_path, ["test_other.py"])
+        assert coverage.percent() is None
+        coverage.unit_tests(tmp_path, ["test_sample.py", "test_other.py"])
+        assert coverage.percent() == 75.0

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib.util
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+UNIT_TESTS_SECONDS_MAX = 900.0
 
 
 class Coverage:
@@ -25,6 +31,29 @@ class Coverage:
             return ""
         self._files += 1
         return f"{self._folder.name}/data-{self._files}"
+
+    def unit_tests(self, root: Path, names: Sequence[str]) -> None:
+        """Run the driver's unit tests, for the lines that they run, whether they pass or not.
+
+        Where they or pytest are not at hand, as with an installed package, nothing happens.
+        """
+        paths = [name for name in names if (root / name).exists()]
+        if self._folder is None or not paths or importlib.util.find_spec("pytest") is None:
+            return
+        included = ",".join(map(str, self.sources))
+        command = [sys.executable, "-m", "coverage", "run", "--rcfile", os.devnull]
+        command += ["--data-file", self.file(), "--include", included]
+        pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*command, *pytest],
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=UNIT_TESTS_SECONDS_MAX,
+                check=False,
+            )
 
     def percent(self) -> float | None:
         """How many of 100 lines were run by any of the workers."""

@@ -175,6 +175,8 @@ class _Work:
             tests = self.rounds.cases(plan, hear)
             probed = self.rounds.probes(list(strategy.unsupported))
             judgements = self.rounds.experiments(chosen, strategy.claims, hear)
+            if options.suite.unit_tests and not options.profiles:
+                self._coverage.unit_tests(subject.root, manifest.unit_tests)
             coverage = self._coverage.percent()
         benchmark = self.rounds.benchmark(options.suite.contenders)
         hear(Measured(benchmark, coverage))

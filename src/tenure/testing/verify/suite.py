@@ -24,6 +24,7 @@ class Suite(NamedTuple):
     characteristics: Collection[Characteristic] = tuple(Characteristic)
     contenders: Collection[int] = CONTENDERS
     programs: bool = True
+    unit_tests: bool = True
 
 
 class Planned(NamedTuple):
