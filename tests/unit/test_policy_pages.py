@@ -34,8 +34,9 @@ def test_the_pages_in_the_tree_are_current() -> None:
 
 def place(folder: Path, *found: Evidence, manifest: str = MANIFEST, green: int = 1) -> Path:
     """A small project with the sample driver, its page, a front page and this evidence."""
-    (folder / "docs" / "drivers").mkdir(parents=True)
-    for page in ("README.md", "docs/drivers/sample.md"):
+    for name in ("drivers", "guides"):
+        (folder / "docs" / name).mkdir(parents=True)
+    for page in ("README.md", "docs/drivers/sample.md", "docs/guides/choose-a-backend.md"):
         (folder / page).write_text(f"# By hand\n\n{BEGIN}old\n{END}\nThe end.\n")
     (folder / "sample.toml").write_text(manifest)
     (folder / "sample.py").write_text("")
@@ -125,6 +126,15 @@ def test_the_ledger_tells_what_refuted_a_claim(tmp_path: Path) -> None:
     untestable = judgement("untestable", reason="one node")
     root = place(tmp_path / "two", evidence(characteristics=(untestable,)))
     assert "| `FENCED` | one node | sample |" in pages.ledger_page(surveyed(root))
+
+
+def test_the_guide_sorts_drivers_by_what_was_found(tmp_path: Path) -> None:
+    """For each characteristic that was tried, the guide lists whom it holds for, and whom not."""
+    other = evidence("other", characteristics=(judgement("refuted"),))
+    choice = pages.choice(surveyed(place(tmp_path, evidence(), other)))
+    (row,) = (line for line in choice.splitlines() if "FENCED" in line)
+    assert row.endswith("(`FENCED`) | sample | sample, other |")
+    assert "CAUSAL" not in choice
 
 
 def test_requirements_are_counted(tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ def pages(root: Path, found: Sequence[Surveyed]) -> dict[Path, str]:
         policy / "ledger.md": ledger_page(found),
         policy / "requirements.md": requirements_page(found),
         policy / "deprecations.md": deprecations_page(found),
-        root / "README.md": _between(root / "README.md", front(found)),
     }
+    for name, part in (("README.md", front), ("docs/guides/choose-a-backend.md", choice)):
+        made[root / name] = _between(root / name, part(found))
     for folder in {each.home.evidence for each in found}:
         known = [index.known(each.home) for each in found if each.home.evidence == folder]
         made[folder / "index.json"] = index.render(index.build(known))
@@ -168,6 +169,24 @@ def _experiments(strategy: Strategy, stands: StrategyStanding) -> Iterator[tuple
     yield "characteristic", "found"
     for characteristic in Characteristic:
         yield f"`{characteristic}`", told(strategy, stands, characteristic)
+
+
+def choice(found: Sequence[Surveyed]) -> str:
+    """The guide's table: for each characteristic, whose experiments said what of it."""
+    rows: list[tuple[str, ...]] = [
+        ("whoever needs that", "finds it corroborated for", "and refuted for")
+    ]
+    for characteristic in Characteristic:
+        by: dict[str | None, list[str]] = {}
+        for each in found:
+            for strategy, stands in each.strategies():
+                verdict = stands.ledger[characteristic].verdict
+                by.setdefault(verdict, []).append(each.title(strategy))
+        if "corroborated" in by or "refuted" in by:
+            need = characteristic.meaning.rstrip(".")
+            need = f"{need[0].lower()}{need[1:]} (`{characteristic}`)"
+            rows.append((need, *("; ".join(by.get(v, ())) for v in ("corroborated", "refuted"))))
+    return "\n".join(_table(rows))
 
 
 # -- the pages that are made as a whole --------------------------------------------------------
