@@ -14,8 +14,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import tenure
-
 from . import deprecation, index
 from .badges import badge
 from .characteristics import Characteristic
@@ -115,8 +113,9 @@ def standing(each: Surveyed) -> str:
     lines = ["## Standing", ""]
     name = each.manifest.driver
     today = each.assessment.today
-    if told := deprecation.banner(name, each.manifest.deprecation, tenure.__version__, today):
-        lines += [told]
+    version = deprecation.version_of(each.manifest.schemes[0], outside=False)
+    if banner := deprecation.banner(name, each.manifest.deprecation, version, today):
+        lines += [banner]
     lines += [
         f"![{name}: {each.assessment.level}](../policy/badges/{name}.svg)",
         "",
