@@ -75,6 +75,7 @@ LAYERS = {
     "objectlock": {"_sync"},
     "compat": {
         *("errors", "_model", "_url", "_runtime", "_coordinator", "_sync", "drivers.registry"),
+        "policy.standing",
     },
     "__main__": {"cli"},
 }

@@ -80,6 +80,21 @@ def test_drivers_are_found(fact: Fact) -> None:
         assert made.CHARACTERISTICS == driver.CHARACTERISTICS
 
 
+def test_characteristics_are_earned() -> None:
+    """A class has what evidence corroborates, an instance what its strategy has earned."""
+    known = coordination.Characteristics
+    etcd = importlib.import_module(f"{drivers.__name__}.etcd").EtcdDriver
+    assert known.LINEARIZABLE in etcd.CHARACTERISTICS
+    assert known.NON_TIMEOUT_BASED not in etcd.CHARACTERISTICS
+    assert known.SERIALIZABLE not in etcd.CHARACTERISTICS
+    plain = coordination.get_coordinator("redis://cache", b"m")
+    several = coordination.get_coordinator("redis://a,b,c?lock=redlock", b"m")
+    assert known.CAUSAL in plain.CHARACTERISTICS
+    assert known.CAUSAL not in several.CHARACTERISTICS
+    with pytest.raises(coordination.ToozDriverChosenPoorly, match="NON_TIMEOUT_BASED"):
+        coordination.get_coordinator("redis://cache", b"m", [known.NON_TIMEOUT_BASED])
+
+
 def test_a_scheme_that_nobody_knows_is_refused() -> None:
     """The error names the scheme, and those that there are."""
     with pytest.raises(coordination.ToozDriverChosenPoorly, match=r"'punchcards'.*zookeeper"):

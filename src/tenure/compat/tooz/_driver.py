@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..._coordinator import make_session
-from ..._model import Traits
 from ..._runtime import _clock
 from ..._runtime.thread import ThreadRuntime
 from ..._sync import Coordinator, connect
@@ -17,9 +16,9 @@ from ...errors import LeaseLost, TenureError
 from . import NotImplemented as NotProvided
 from . import ToozError, _inside, _payload
 from ._base import Capabilities, CoordinationDriver
+from ._earned import Earned, earned
 from ._errors import MemberNotJoined, OperationTimedOut, ToozConnectionError, rethrow
 from ._events import (
-    Characteristics,
     EventCallback,
     Hooks,
     LeaderElected,
@@ -36,31 +35,6 @@ from ._watching import GroupWatcher
 T = TypeVar("T")
 
 
-_OF_TRAITS = {
-    Characteristics.DISTRIBUTED_ACROSS_THREADS,
-    Characteristics.DISTRIBUTED_ACROSS_PROCESSES,
-    Characteristics.DISTRIBUTED_ACROSS_HOSTS,
-    Characteristics.NON_TIMEOUT_BASED,
-}
-
-
-def characteristics(
-    traits: Traits, said: tuple[Characteristics, ...] = ()
-) -> tuple[Characteristics, ...]:
-    """What a driver of Tenure's declares, in Tooz's words, and what else is said of its backend."""
-    found = [Characteristics.DISTRIBUTED_ACROSS_THREADS]
-    if traits.scope in ("processes", "hosts"):
-        found.append(Characteristics.DISTRIBUTED_ACROSS_PROCESSES)
-    if traits.scope == "hosts":
-        found.append(Characteristics.DISTRIBUTED_ACROSS_HOSTS)
-    if traits.frees_on_death and traits.linger <= 1:
-        # Else the backend gives up, after some time, on a holder that was only paused.
-        found.append(Characteristics.NON_TIMEOUT_BASED)
-    if traits.rosters:
-        found += [each for each in said if each not in _OF_TRAITS]
-    return tuple(found)
-
-
 class TenureDriver(CoordinationDriver):
     """What all of Tenure's drivers are in Tooz's API.
 
@@ -69,6 +43,10 @@ class TenureDriver(CoordinationDriver):
     """
 
     requires_beating = True
+    SCHEME: ClassVar[str]
+    """The URL scheme under which Tenure knows it."""
+    if not TYPE_CHECKING:  # a checker sees what the base declares
+        CHARACTERISTICS = Earned()
 
     def __init__(self, member_id: Id, parsed_url: Any, options: dict[str, Any]) -> None:
         super().__init__(member_id, parsed_url, options)
@@ -81,8 +59,8 @@ class TenureDriver(CoordinationDriver):
             )
         except TenureError as error:
             rethrow(error)
-        # A strategy that the URL chooses may have other traits than the class tells.
-        self.CHARACTERISTICS = characteristics(session.driver.traits, self.CHARACTERISTICS)
+        # A strategy that the URL chooses may have earned something else than the class tells.
+        self.CHARACTERISTICS = earned(session.driver.url)
         self._has_groups = session.driver.traits.rosters
         self._coordinator: Coordinator | None = None
         self._memberships = Memberships(self._owner, member_id, target.join_timeout)

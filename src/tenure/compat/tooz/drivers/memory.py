@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .._driver import TenureDriver
-from .._events import Characteristics
 
 
 class MemoryDriver(TenureDriver):
     """Tenure's memory driver."""
 
-    CHARACTERISTICS = (Characteristics.DISTRIBUTED_ACROSS_THREADS,)
+    SCHEME = "memory"

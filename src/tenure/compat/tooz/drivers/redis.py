@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from .._driver import TenureDriver
-from .._events import Characteristics
 
 
 class RedisDriver(TenureDriver):
     """Tenure's redis driver."""
 
-    CHARACTERISTICS = (
-        Characteristics.DISTRIBUTED_ACROSS_THREADS,
-        Characteristics.DISTRIBUTED_ACROSS_PROCESSES,
-        Characteristics.DISTRIBUTED_ACROSS_HOSTS,
-        Characteristics.CAUSAL,
-    )
+    SCHEME = "redis"

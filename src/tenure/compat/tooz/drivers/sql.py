@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from .._driver import TenureDriver
-from .._events import Characteristics
 
 
 class SqlDriver(TenureDriver):
     """Tenure's sql driver: tables on a server."""
 
-    CHARACTERISTICS = (
-        Characteristics.DISTRIBUTED_ACROSS_THREADS,
-        Characteristics.DISTRIBUTED_ACROSS_PROCESSES,
-        Characteristics.DISTRIBUTED_ACROSS_HOSTS,
-    )
+    SCHEME = "sql"
 
 
 class SqliteDriver(TenureDriver):
     """Tenure's sqlite driver: tables in one file."""
 
-    CHARACTERISTICS = (
-        Characteristics.DISTRIBUTED_ACROSS_THREADS,
-        Characteristics.DISTRIBUTED_ACROSS_PROCESSES,
-    )
+    SCHEME = "sqlite"
