@@ -356,6 +356,31 @@ def test_a_waiter_whose_session_ends_is_not_granted(play: Play) -> None:
     play(body)
 
 
+def test_all_is_free_when_a_session_has_ended(play: Play) -> None:
+    """What a session held is free when `end` returns, whichever connection it was held on."""
+
+    async def body(world: World) -> None:
+        waiter = await world.client("waiter")
+        for turn in range(20):
+            a, b = await world.client("a"), await world.client("b")
+            await a.held("kept")
+            first = await b.held("passed on")
+            passed = world.later(lambda: a.held("passed on", wait=30.0))  # noqa: B023
+            await world.until("a queues", lambda: world.count(QUEUED) == 1)
+            await b.driver.mutex.unseize(first)
+            await world.until("a is granted", lambda: bool(passed))  # noqa: B023
+            await a.driver.end(a.session)
+            for name in ("kept", "passed on"):
+                grant = await waiter.seize(name)
+                assert grant is not None, f"{name} is still taken in turn {turn}"
+                await waiter.driver.mutex.unseize(grant)
+            for client in (a, b):
+                world.clients.remove(client)
+                await client.close()
+
+    play(body)
+
+
 def test_a_silent_client_keeps_its_lock(play: Play) -> None:
     """Nobody is let in beside a holder that is paused for longer than its TTL."""
 

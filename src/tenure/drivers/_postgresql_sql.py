@@ -169,10 +169,10 @@ STATEMENTS = {
     "tn_rosters(text, text)": """
         SELECT DISTINCT roster FROM {c}
         WHERE namespace = $1 AND starts_with(roster, $2) AND alive IN ({beating})""",
-    # $1 session's lock, as two integers and as one
-    "tn_leave(integer, integer, bigint)": """
-        WITH gone AS (DELETE FROM {c} WHERE alive = $3 RETURNING place, body <> '' AS public)
-        SELECT pg_advisory_unlock($1, $2), (SELECT count(pg_notify('tenure_r' || place, ''))
+    # $1 session's lock
+    "tn_leave(bigint)": """
+        WITH gone AS (DELETE FROM {c} WHERE alive = $1 RETURNING place, body <> '' AS public)
+        SELECT pg_advisory_unlock_all(), (SELECT count(pg_notify('tenure_r' || place, ''))
             FROM (SELECT DISTINCT place FROM gone WHERE public) places)""",
     "tn_recall(bigint, text, text)": """
         SELECT text, version FROM {r} WHERE place = $1 AND namespace = $2 AND name = $3""",

@@ -170,19 +170,23 @@ class PostgresqlDriver(TableRosters):
                 self._forget("the session was ended")
 
     async def _take_leave(self, session: Session[Link]) -> None:
-        """Remove the session's claims, which are dead without it, and tell who watches them."""
-        link = session.main
-        if session.ended is not None or link.reason is not None or link.parked:
+        """Free what it holds, remove its claims, and tell who watches them.
+
+        Without that the server does it when it sees the connections end, which may be later than
+        the return of this call.
+        """
+        if session.ended is not None:
             return
-        values = [b"%d" % half for half in halves(session.alive)]
-        statement = b"leave"
-        if self.is_set_up(link):
-            statement = b"tn_leave"
-            values.append(b"%d" % session.alive)
-        try:
-            await link.ping(statement, tuple(values))
-        except TenureError as error:
-            logger.debug("tenure: a session ended without a farewell: %s", error)
+        for link in (session.main, *tuple(session.holding)):
+            if link.reason is not None or link.parked:
+                continue
+            try:
+                if link is session.main and self.is_set_up(link):
+                    await link.ping(b"tn_leave", (b"%d" % session.alive,))
+                else:
+                    await link.ping(b"leave", ())
+            except TenureError as error:
+                logger.debug("tenure: a session ended without a farewell: %s", error)
 
     def current(self, session: str) -> Session[Link]:
         """The session, if it is the one that lives; `SessionLost` if not."""
@@ -336,7 +340,7 @@ _STATEMENTS = {
     "free(bigint)": "SELECT pg_advisory_unlock($1)",
     "free_shared(bigint)": "SELECT pg_advisory_unlock_shared($1)",
     "ping": "SELECT 1",
-    "leave(integer, integer)": "SELECT pg_advisory_unlock($1, $2)",
+    "leave": "SELECT pg_advisory_unlock_all()",
     "holder(bigint)": """
         SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
