@@ -25,7 +25,7 @@ class MemcachedBackend(ServerBackend):
     server: MemcachedServer
 
     def make_server(self) -> MemcachedServer:
-        return MemcachedServer(options={"ttl_max": str(TTL_MOST)})
+        return MemcachedServer(options={"ttl": str(TTL_MOST), "ttl_max": str(TTL_MOST)})
 
     def start(self) -> None:
         super().start()

@@ -143,6 +143,8 @@ def _template(run: Path, account: str | None) -> Path:
                 shutil.chown(folder, account)
             command = [_program("mariadb-install-db"), "--no-defaults", "--skip-test-db", _LOG_SIZE]
             command += [f"--datadir={folder / 'data'}", "--auth-root-authentication-method=normal"]
+            # A server that starts removes what others have put into a folder that they share.
+            command.append(f"--tmpdir={folder}")
             run_tool(command, home=folder, account=account)
             (folder / "ready").touch()
     return folder / "data"
