@@ -222,7 +222,7 @@ def a_coordinator_starts_and_stops(env: Env) -> None:
 
 @case("get_coordinator(characteristics)")
 def characteristics_are_those_of_the_driver(env: Env) -> None:
-    """A driver is what its traits say, and is refused for what it is not."""
+    """A driver is what was found of it, and is refused for what it is not."""
     kinds, traits = coordination.Characteristics, env.traits
     has = set(env.a.CHARACTERISTICS)
     assert kinds.DISTRIBUTED_ACROSS_THREADS in has
@@ -230,5 +230,5 @@ def characteristics_are_those_of_the_driver(env: Env) -> None:
     assert (kinds.DISTRIBUTED_ACROSS_HOSTS in has) == (traits.scope == "hosts")
     assert (kinds.NON_TIMEOUT_BASED in has) == (traits.frees_on_death and traits.linger == 1)
     coordination.get_coordinator(env.url, b"c", has, timeout=5)
-    with pytest.raises(coordination.ToozDriverChosenPoorly, match="SAME_VIEW_UNDER_PARTITIONS"):
-        coordination.get_coordinator(env.url, b"c", [kinds.SAME_VIEW_UNDER_PARTITIONS], timeout=5)
+    with pytest.raises(coordination.ToozDriverChosenPoorly, match="SERIALIZABLE"):
+        coordination.get_coordinator(env.url, b"c", [kinds.SERIALIZABLE], timeout=5)

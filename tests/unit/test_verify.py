@@ -236,11 +236,11 @@ def test_a_run_carries_what_its_file_says(tmp_path: Path) -> None:
     """The runner looks into the file that it replaces."""
     out = tmp_path / "one.json"
     (found,) = verify_driver("memory", None, Options(out=out, suite=NOTHING), _ignore)
-    refuted = judgement("refuted")
+    refuted = judgement("refuted")._replace(characteristic=Characteristic.SELF_AWARE)
     files.write(out, found.evidence._replace(characteristics=(refuted,)))
     (found,) = verify_driver("memory", None, Options(out=out, suite=NOTHING), _ignore)
     assert evidence_.load(out).characteristics == (refuted,)
-    assert found.failures == ("FENCED refuted",)
+    assert found.failures == ("SELF_AWARE refuted",)
 
 
 # -- where it writes ---------------------------------------------------------------------------
