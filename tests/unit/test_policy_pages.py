@@ -97,6 +97,17 @@ def test_the_front_page_says_what_would_lift_each(tmp_path: Path) -> None:
     assert [unmet.requirement for unmet in missing] == ["P5"]
 
 
+def test_a_strategy_goes_on_to_stable(tmp_path: Path) -> None:
+    """Where a strategy lacks nothing for a preview, which it cannot be, it is told for stable."""
+    root = place(tmp_path, evidence(), evidence("other"))
+    (each,) = surveyed(root)
+    other = each.assessment.strategies["other"]
+    assert other.level is Level.EXPERIMENTAL
+    goal, missing = lifts(other)
+    assert goal is Level.STABLE
+    assert [unmet.requirement for unmet in missing] == ["S1"]
+
+
 def test_the_matrix_counts_what_passed(tmp_path: Path) -> None:
     """A cell tells how many runs of a profile passed, and whether that was all of them."""
     tests = evidence().tests

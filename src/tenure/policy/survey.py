@@ -68,13 +68,20 @@ def _days(record: Record) -> Iterator[date]:
 
 
 def lifts(standing: StrategyStanding) -> tuple[Level, list[Unmet]]:
-    """The next level of a strategy, and all that its profiles lack for it, each thing once."""
-    goal = min(Level.STABLE, Level(standing.level + 1))
+    """The next level for which a strategy lacks anything, and all that its profiles lack for it,
+    each thing once. A strategy beside the default goes from experimental to stable."""
+    open_ = [
+        unmet
+        for profile in standing.profiles.values()
+        for unmet in profile.unmet
+        if not unmet.waived
+    ]
+    lowest = min((unmet.level for unmet in open_), default=Level.STABLE)
+    goal = max(Level(min(Level.STABLE, standing.level + 1)), lowest)
     missing: dict[tuple[str, str], Unmet] = {}
-    for profile in standing.profiles.values():
-        for unmet in profile.unmet:
-            if not unmet.waived and unmet.level <= goal:
-                missing.setdefault((unmet.requirement, unmet.reason), unmet)
+    for unmet in open_:
+        if unmet.level <= goal:
+            missing.setdefault((unmet.requirement, unmet.reason), unmet)
     return goal, list(missing.values())
 
 
