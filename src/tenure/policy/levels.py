@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from .characteristics import Characteristic
-from .evidence import Evidence, Judgement, Verdict
+from .evidence import Evidence, Judgement, Verdict, latest
 from .level import Level as Level
 from .manifest import Manifest, Strategy
 
@@ -54,8 +54,14 @@ class Record(NamedTuple):
 
     def of(self, strategy: str) -> list[Evidence]:
         """The evidence about a strategy, the newest first."""
-        found = [each for each in self.evidence if each.strategy == strategy]
-        return sorted(found, key=lambda each: each.started, reverse=True)
+        return latest([each for each in self.evidence if each.strategy == strategy])
+
+    def cells(self, strategy: str) -> list[Evidence]:
+        """The newest evidence of each cell of a strategy."""
+        newest: dict[str, Evidence] = {}
+        for each in self.of(strategy):
+            newest.setdefault(each.cell.name, each)
+        return list(newest.values())
 
 
 class Policy(NamedTuple):
@@ -89,10 +95,7 @@ class Subject(NamedTuple):
     @property
     def cells(self) -> list[Evidence]:
         """The newest evidence of each cell."""
-        newest: dict[str, Evidence] = {}
-        for each in self.found:
-            newest.setdefault(each.cell.name, each)
-        return list(newest.values())
+        return self.record.cells(self.strategy.name)
 
 
 class Unmet(NamedTuple):

@@ -224,7 +224,7 @@ def _origins(found: Sequence[Surveyed]) -> Iterator[tuple[str, ...]]:
     yield "driver", "cell", "run", "commit", "seconds", "coverage", "p99 with 1, 16, 64 contenders"
     for each in found:
         for strategy, _ in each.strategies():
-            for evidence in each.cells(strategy.name):
+            for evidence in each.record.cells(strategy.name):
                 marks = evidence.benchmark
                 p99 = [marks.get(f"p99_seconds_{count}") for count in POLICY.p99_seconds_max]
                 times = [f"{1000 * each:.3g} ms" if each is not None else "?" for each in p99]

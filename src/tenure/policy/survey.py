@@ -31,13 +31,6 @@ class Surveyed(NamedTuple):
         for strategy in self.manifest.strategies:
             yield strategy, self.assessment.strategies[strategy.name]
 
-    def cells(self, strategy: str) -> list[Evidence]:
-        """The newest evidence of each cell of a strategy."""
-        newest: dict[str, Evidence] = {}
-        for each in self.record.of(strategy):
-            newest.setdefault(each.cell.name, each)
-        return list(newest.values())
-
     def title(self, strategy: Strategy) -> str:
         """What a table calls a strategy."""
         name = self.manifest.driver
@@ -109,7 +102,7 @@ def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("driver", "backend", "level", *PROFILES)]
     for each in found:
         for strategy, standing in each.strategies():
-            evidences: list[Evidence | None] = [*each.cells(strategy.name)]
+            evidences: list[Evidence | None] = [*each.record.cells(strategy.name)]
             for evidence in evidences or [None]:
                 cells = [
                     NOTHING
