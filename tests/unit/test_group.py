@@ -101,7 +101,11 @@ def die(client: tenure.Coordinator) -> None:
 
 
 def test_round_trips(connect: Connect) -> None:
-    """Joining takes three round trips, leaving two, and reading the members one."""
+    """Joining takes three round trips, leaving two, and reading the members one.
+
+    Who must not make the group looks for it first, once: afterwards the look that ends every
+    join tells it that the group is gone.
+    """
     a = connect()
     group = a.group("workers")
     group.create()
@@ -124,11 +128,26 @@ def test_round_trips(connect: Connect) -> None:
     member.leave()
     assert taken() == ["withdraw", "withdraw"]
     member = group.join(estate=1, create=False)
-    assert taken() == ["recall", "claim", "claim", "recall", "recall", "record"]
+    assert taken() == ["claim", "claim", "recall", "recall", "record"]
     member.bequeath(2)
     assert taken() == ["record"]
     member.leave()
     assert taken() == ["record", "withdraw", "withdraw"]
+
+    other = connect()
+    drive(other._session.life())
+    calls = counted(other)
+    member = other.group("workers").join(create=False)
+    assert taken() == ["recall", "claim", "claim", "recall"]
+    group.delete(force=True)
+    member.leave()
+    taken()
+    with pytest.raises(tenure.GroupNotFound):
+        other.group("workers").join(create=False)
+    assert taken() == ["claim", "claim", "recall", "withdraw", "withdraw"]
+    with pytest.raises(tenure.GroupNotFound):
+        other.group("workers").join(create=False)
+    assert taken() == ["recall"]
 
 
 def test_a_watch_reads_only_when_something_happened(connect: Connect) -> None:
@@ -229,10 +248,15 @@ def test_a_join_at_any_step_of_a_deletion_prevents_it(connect: Connect, verb: st
 
 @pytest.mark.parametrize("verb", ["claim", "recall"])
 @pytest.mark.parametrize("create", [True, False])
-def test_a_deletion_at_any_step_of_a_join(connect: Connect, verb: str, create: bool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_deletion_at_any_step_of_a_join(
+    connect: Connect, verb: str, create: bool, known: bool
+) -> None:
     """Whenever the group is deleted while somebody joins, either the join or the group wins."""
     a, b = connect(), connect()
     b.group("workers").create()
+    if known:
+        assert a.group("workers").exists()
     gone: list[bool] = []
 
     def delete() -> None:

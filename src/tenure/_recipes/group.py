@@ -79,6 +79,8 @@ class GroupRecipe(Generic[M]):
         found = await records.recall(self.session, self.roster)
         if found is not None:
             self.session.groups[self.roster] = _identity(found)
+        else:
+            self.session.groups.pop(self.roster, None)
         return found
 
     async def delete(self, force: bool) -> None:
@@ -200,7 +202,8 @@ class GroupRecipe(Generic[M]):
         id = session.owner if id is None else id
         text = payload.encode(capabilities, "capabilities")
         left = None if estate is None else payload.encode(estate, "the estate")
-        if not create and not await self.exists():
+        # Where a group was known, to look afterwards is enough: that has to be done anyway.
+        if not create and self.roster not in session.groups and not await self.exists():
             raise GroupNotFound(f"there is no group {self.name!r}")
         lock = self.lock_of(id, self._member_type)
         if session.gates.taken(lock.roster):
