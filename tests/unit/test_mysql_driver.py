@@ -26,6 +26,7 @@ from tenure.errors import (
     Unsupported,
 )
 from tenure.testing.servers import MysqlServer
+from tenure.testing.servers._run import HOST, free_port
 from tenure.wires import _mysql_connect
 from tenure.wires._mysql_packets import PACKET_MAX, Malformed, Replies, query
 
@@ -381,6 +382,59 @@ def test_a_read_only_server_is_passed_over(server: MysqlServer) -> None:
         both = server.url.replace("@127.0.0.1", f"@127.0.0.1:{replica.port},127.0.0.1")
         with tenure.connect(both) as coordinator, coordinator.lock("x"):
             assert waits(server, 0)
+
+
+class GaleraNode(MysqlServer):
+    """A node of a Galera cluster on this machine: the first, or one that joins another's.
+
+    Nothing is copied to who joins, so all nodes get their users and tables one by one.
+    """
+
+    def __init__(self, first: GaleraNode | None = None) -> None:
+        self.cluster = f"{HOST}:{free_port()}"
+        options = f"gmcast.listen_addr=tcp://{self.cluster};ist.recv_addr={HOST}:{free_port()}"
+        super().__init__(
+            settings={
+                "wsrep-on": "ON",
+                "wsrep-provider": "/usr/lib/galera/libgalera_smm.so",
+                "wsrep-provider-options": f"{options};gcache.size=1M",
+                "wsrep-cluster-address": f"gcomm://{first.cluster if first else ''}",
+                "wsrep-node-address": HOST,
+                "wsrep-sst-method": "skip",
+                "binlog-format": "ROW",
+                "innodb-autoinc-lock-mode": "2",
+            }
+        )
+
+    def sql(self, text: str) -> str:
+        return super().sql(f"SET SESSION wsrep_on = OFF; {text}")
+
+
+def test_the_locks_of_a_galera_cluster_are_its_nodes_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two nodes grant one lock, so a client of a cluster is warned, and the doctor calls it an
+    error."""
+    with GaleraNode() as first, tenure.connect(first.url):
+        assert "Galera" not in caplog.text
+        with GaleraNode(first) as second:
+            until(lambda: _nodes(first) == 2, "the nodes to find each other")
+            assert found(first)["wsrep_cluster_size"].severity == "error"
+            with tenure.connect(first.url) as coordinator, coordinator.lock("x"):
+                assert "a Galera cluster of 2" in caplog.text
+                places = first.sql(_LOCKS).split()
+                assert places
+                for place in places:
+                    assert second.sql(f"SELECT GET_LOCK('{place}', 0)") == "1"
+
+
+_LOCKS = (
+    "SELECT TABLE_SCHEMA FROM information_schema.METADATA_LOCK_INFO WHERE LOCK_TYPE = 'User lock'"
+)
+
+
+def _nodes(node: GaleraNode) -> int:
+    return int(node.sql("SHOW STATUS LIKE 'wsrep_cluster_size'").split()[1])
 
 
 def test_a_load_balancer_is_refused(connect: Callable[..., tenure.Coordinator]) -> None:
