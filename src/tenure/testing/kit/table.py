@@ -73,7 +73,8 @@ mark, for a case that exists for one of them. `{MISSING}` is a run that did not 
 driver's traits rule a case out, the cell says why.
 
 Every backend was one server on one machine. That says nothing about a cluster's fail-over; the
-drivers' pages do. No level of evidence or maturity is derived from this yet.
+drivers' pages do. A driver's level needs more than this table:
+[the policy](policy/requirements.md) tells what.
 """
 
 
