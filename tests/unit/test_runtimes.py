@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import tenure
+import tenure.aio
 from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.thread import ThreadRuntime, drive
 
@@ -211,3 +213,26 @@ def test_timers_work_in_a_forked_child() -> None:
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize(("url", "ttl"), [("memory://", 1.0), ("zake://", 2.0)])
+def test_a_busy_task_lets_the_loop_renew(url: str, ttl: float) -> None:
+    """A task that asks on and on, of a backend that answers at once, keeps what it holds."""
+
+    async def main() -> None:
+        async with await tenure.aio.connect(url, ttl=ttl, namespace="busy") as coordinator:
+            held = await coordinator.lock("held").acquire()
+            lock, group = coordinator.lock("other"), coordinator.group("all")
+            await group.create()
+            for ask in (lambda: _cycle(lock), group.exists):
+                until = tenure.now() + ttl * 1.2
+                while tenure.now() < until:
+                    await ask()
+                assert held.held()
+
+    asyncio.run(main())
+
+
+async def _cycle(lock: tenure.aio.Lock) -> None:
+    lease = await lock.acquire()
+    await lease.release()

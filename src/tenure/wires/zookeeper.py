@@ -165,6 +165,13 @@ class _BlockingWire(Wire):
 
 
 class _AsyncioWire(Wire):
+    async def wait(self, link: Link, *replies: Reply) -> Any:
+        if replies[-1].ready():
+            # Where all is answered at once, as by zake, a task that asks on and on would keep
+            # the loop from renewing what it holds.
+            await asyncio.sleep(0)
+        return await super().wait(link, *replies)
+
     async def _ready(self, reply: Reply, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
