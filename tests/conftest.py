@@ -8,6 +8,7 @@ After a run of the whole kit, the committed table of conformance must say what i
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from tenure.testing.kit import table
 
 # The tests, and the processes that they start, also connect to what has earned nothing yet.
 gate.lift()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores interrupts, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _STALE = pytest.StashKey[str]()
 
