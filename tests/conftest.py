@@ -19,9 +19,13 @@ from tenure.testing.kit import table
 # The tests, and the processes that they start, also connect to what has earned nothing yet.
 gate.lift()
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background job ignores interrupts, and so would all that the tests start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores what the keyboard sends, and so would all that the tests start.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 _STALE = pytest.StashKey[str]()
 
