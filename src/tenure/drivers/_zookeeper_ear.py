@@ -269,6 +269,8 @@ class Ear:
                         moved.wakes[interest] = (wake, node)
             moved.forget()
             moved.watch(loud=True)
+        if link.over() is not None:
+            self._moved.set()  # dead before it had them, so that nobody has told
 
     async def close(self, patience: float) -> None:
         """Stop the job."""
