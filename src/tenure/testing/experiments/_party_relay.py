@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 _CHUNK = 65536
 _SECONDS_MAX = 10.0
+_TURNS = 10
+"""More than a connection takes from being accepted to `_pass_on`: asyncio makes two tasks of it."""
 
 Address = tuple[str, int]
 
@@ -74,10 +76,16 @@ class Relay:
         self._up.set()
         async with server:
             await self._stop.wait()
+            # What was accepted just now takes some turns to begin, and would be left open by a
+            # server that is closed before.
+            self._loop.remove_reader(self._listener)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             server.close()
             for link in list(self._links):
                 link.cancel()
             await asyncio.gather(*self._links, return_exceptions=True)
+            await asyncio.sleep(0)  # what is aborted is closed in the next turn
 
     async def _pass_on(self, here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
