@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..wires._mysql_errors import DUPLICATE_KEY, NO_SUCH_TABLE, Refused
 from ..wires._mysql_packets import Reply
 from ..wires.mysql import Link, literal
 from ._mysql_locks import UserSession, digest, session_lock
+from ._serversessions import SessionDriver
 from .document import Document, DocumentDriver
 
 logger = logging.getLogger("tenure")
@@ -52,24 +52,15 @@ _DEADLOCKS = 20
 _CACHED = 256
 
 
-class TableDocuments(DocumentDriver):
+class TableDocuments(SessionDriver[UserSession, Link], DocumentDriver):
     """The document rung over a table, on whatever connections the driver has."""
 
-    session: UserSession | None
     database: str
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._read: dict[str, tuple[Document, str]] = {}
         """Of each document read last: what it was, and its version."""
-
-    @abstractmethod
-    def current(self, session: str) -> UserSession:
-        """The session, if it is the one that lives; `SessionLost` if not."""
-
-    @abstractmethod
-    async def questions(self) -> Link:
-        """A connection for questions that belong to no session."""
 
     def _place(self, kind: str, name: str) -> str:
         return digest(kind, self.namespace, name)

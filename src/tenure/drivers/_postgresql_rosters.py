@@ -23,7 +23,8 @@ from . import _postgresql_sql as sql
 from ._advisory import escaped, halves, key, plain
 from ._postgresql_ear import Ear
 from ._serverlocks import Session
-from .base import Driver, Wake
+from ._serversessions import SessionDriver
+from .base import Wake
 
 logger = logging.getLogger("tenure")
 
@@ -33,7 +34,7 @@ OWN = object()
 _UNDEFINED_TABLE = "42P01"
 
 
-class TableRosters(Driver):
+class TableRosters(SessionDriver[Session[Link], Link]):
     """The roster verbs, on whatever connections the driver has."""
 
     def __init__(self, *args: Any) -> None:
@@ -41,17 +42,6 @@ class TableRosters(Driver):
         self.ear = Ear(self, self.runtime)
         self._ready: Link | None = None  # where the statements are prepared
         self._settling = self.runtime.mutex()
-
-    session: Session[Link] | None
-    """The session that was started last."""
-
-    @abstractmethod
-    def current(self, session: str) -> Session[Link]:
-        """The session, if it is the one that lives; `SessionLost` if not."""
-
-    @abstractmethod
-    async def questions(self) -> Link:
-        """A connection for questions that belong to no session."""
 
     @abstractmethod
     async def ear_link(self) -> Link:

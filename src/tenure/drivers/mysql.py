@@ -24,8 +24,6 @@ from ..errors import (
     BackendError,
     InvalidURL,
     ProtocolError,
-    SessionLost,
-    TenureError,
     Unavailable,
     Unsupported,
 )
@@ -53,6 +51,8 @@ _START_BITS = 24  # the part of a token that counts within one run of the server
 
 class MysqlDriver(TableDocuments):
     """Locks, rosters and records on MySQL 5.7, MariaDB 10.5 or later, through PyMySQL."""
+
+    service = "mysql"
 
     traits = Traits(
         scope="hosts",
@@ -84,35 +84,13 @@ class MysqlDriver(TableDocuments):
             self._wire = LoopWire(self.patience)
         else:
             raise Unsupported("mysql: there is no simulated connection")
-        self._first: Link | None = None  # opened, and not yet given to a session
         self._server: Row | None = None  # what tells the server from every other one
-        self.session: UserSession | None = None
-        self._opening = runtime.mutex()  # held while a main connection is made or given away
-        self._over = ""
         self._writes = bool(self.database)  # whether names and owners are written down
         self._warned = False
         self._nodes = 0  # of the Galera cluster, if there is one
         self._sweeps = [_FORGET_NAMES, _FORGET_CONNECTIONS]  # yet to be carried out, once
         # A database whose name differs only in case may be the same one.
         self.mutex = UserLocks(self, runtime, self.database.lower())
-
-    async def open(self) -> None:
-        try:
-            self._first = await self._main()
-        except BaseException:
-            await self._wire.close()
-            raise
-
-    async def close(self) -> None:
-        self._over = "closed"
-        self._forget("closed")
-        await self._wire.close()
-
-    def abandon(self) -> None:
-        self._over = "the process was forked"
-        self._wire.abandon()
-        if self.session is not None:
-            self.session.ended = self._over
 
     async def examine(self) -> Sequence[Finding]:
         from ._mysql_examine import examine  # only an operator needs it
@@ -125,95 +103,38 @@ class MysqlDriver(TableDocuments):
 
     # -- the session -------------------------------------------------------------
 
-    async def start(self, owner: str, lost: Lost) -> str:
-        self._forget("a new session was started")
-        id = self.runtime.unique()
+    async def _begin(self, id: str, owner: str, link: Link, lost: Lost) -> UserSession:
         alive = session_lock(id)
-        async with self._opening:
-            link, self._first = self._first, None
-            if link is None or link.reason is not None:
-                link = await self._main()
-            try:
-                if not await self._register(link, alive, owner, b"GET_LOCK('%b', 0) = 1"):
-                    taken = await link.call(b"SELECT GET_LOCK('?',0)", (alive.encode(),), b"")
-                    if taken != b"1":
-                        raise ProtocolError("mysql: the server does not give out locks")
-            except BaseException:
-                link.end("it could not be set up")
-                raise
-            session = UserSession(self, self.runtime, id, alive, owner, link, lost)
-            self.session = session
+        if not await self._register(link, alive, owner, b"GET_LOCK('%b', 0) = 1"):
+            taken = await link.call(b"SELECT GET_LOCK('?',0)", (alive.encode(),), b"")
+            if taken != b"1":
+                raise ProtocolError("mysql: the server does not give out locks")
         self._owners[id] = owner
-        if link.reason is not None:
-            session.lose(link.reason)
-            raise SessionLost(f"mysql: {link.reason}")
-        return id
+        return UserSession(self, self.runtime, id, alive, owner, link, lost)
 
-    async def renew(self, session: str) -> None:
-        current = self.current(session)
-        try:
-            await self.mutex.keep(current)
-            for link in (current.main, *tuple(current.holding)):
-                # A connection that was given back meanwhile may be waiting for a lock by now.
-                if link.parked or not link.asking:
-                    await link.ping()
-            if self._writes:
-                await self._note(current)
-        except TenureError as error:
-            current.check(error)
-            raise
+    async def _renew(self, session: UserSession) -> None:
+        await self.mutex.keep(session)
+        await super()._renew(session)
+        if self._writes:
+            await self._note(session)
 
     async def end(self, session: str) -> None:
-        current = self.session
-        public = self._public.pop(session, set())
         self._owners.pop(session, None)
-        if current is None or current.id != session:
-            return
         try:
-            link = current.main
-            if current.ended is None and link.reason is None and not link.parked:
-                try:
-                    await link.ping(b"SELECT RELEASE_ALL_LOCKS()")
-                    if self._writes:
-                        number = b"%d" % link.number
-                        await link.run(b"DELETE FROM tenure_connection WHERE number = " + number)
-                    for roster in sorted(public):
-                        await self.census(roster)  # buries its claims there
-                except TenureError as error:
-                    logger.debug("tenure: a session ended without a farewell: %s", error)
+            await super().end(session)
         finally:
-            if self.session is current:
-                self._forget("the session was ended")
+            self._public.pop(session, None)
 
-    def current(self, session: str) -> UserSession:
-        current = self.session
-        if current is None or current.id != session:
-            raise SessionLost("mysql: the session is over")
-        if current.ended is not None:
-            raise SessionLost(f"mysql: {current.ended}")
-        return current
-
-    async def questions(self) -> Link:
-        link = self._main_now()
-        if link is None:
-            async with self._opening:
-                link = self._main_now()
-                if link is None:
-                    link = self._first = await self._main()
-        return link
-
-    def _main_now(self) -> Link | None:
-        if self._over:
-            raise Unavailable(f"mysql: not connected: {self._over}")
-        session, first = self.session, self._first
-        if session is not None and session.ended is None and session.main.reason is None:
-            return session.main
-        return first if first is not None and first.reason is None else None
-
-    def _forget(self, reason: str) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            session.finish(reason)
+    async def _take_leave(self, session: UserSession) -> None:
+        link = session.main
+        if link.reason is not None or link.parked:
+            return
+        public = self._public.pop(session.id, ())
+        await link.ping(b"SELECT RELEASE_ALL_LOCKS()")
+        if self._writes:
+            await link.run(b"DELETE FROM tenure_connection WHERE number = %d" % link.number)
+        for roster in sorted(public):
+            await self.census(roster)  # buries its claims there
 
     # -- what is written down ------------------------------------------------------
 
@@ -386,11 +307,6 @@ class MysqlDriver(TableDocuments):
                 "each other's locks: all clients must use the same node",
                 self._nodes,
             )
-
-    def _ended(self, link: Link, reason: str) -> None:
-        session = self.session
-        if session is not None:
-            session.link_ended(link, reason)
 
 
 # Who it is, and how it is set up; and after these, what tells the server from every other.

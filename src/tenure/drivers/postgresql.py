@@ -24,7 +24,6 @@ from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
     BackendError,
-    SessionLost,
     TenureError,
     Unavailable,
 )
@@ -43,6 +42,8 @@ logger = logging.getLogger("tenure")
 
 class PostgresqlDriver(TableRosters):
     """Locks, rosters and records on PostgreSQL 12 or later, through psycopg 3."""
+
+    service = "postgresql"
 
     traits = Traits(
         scope="hosts",
@@ -69,32 +70,15 @@ class PostgresqlDriver(TableRosters):
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
         self._doors = Doors(url, runtime, self.patience, self._ended)
+        self._wire = self._doors.wire
         self._badge = key("namespace", namespace)
-        self._first: Link | None = None  # opened, and not yet given to a session
-        self.session = None
-        self._opening = runtime.mutex()  # held while a main connection is made or given away
-        self._over = ""
         self._notes = True
         self.mutex = AdvisoryLocks(self, runtime, namespace)
 
-    async def open(self) -> None:
-        try:
-            self._first = await self._main()
-        except BaseException:
-            await self._doors.wire.close()
-            raise
-
     async def close(self) -> None:
-        self._over = "closed"
-        self._forget("closed")
+        self._forget("closed")  # what it holds is free before anything is waited for
         await self.ear.close()
-        await self._doors.wire.close()
-
-    def abandon(self) -> None:
-        self._over = "the process was forked"
-        self._doors.wire.abandon()
-        if self.session is not None:
-            self.session.ended = self._over
+        await super().close()
 
     async def examine(self) -> Sequence[Finding]:
         from ._postgresql_examine import examine  # only an operator needs it
@@ -105,42 +89,19 @@ class PostgresqlDriver(TableRosters):
         """What the server said in the greeting of the main connection."""
         return (await self.questions()).server()
 
-    async def start(self, owner: str, lost: Lost) -> str:
-        self._forget("a new session was started")
-        id = self.runtime.unique()
-        async with self._opening:
-            link, self._first = self._first, None
-            if link is None or link.reason is not None:
-                link = await self._main()
-            try:
-                high, low = halves(key("session", id))
-                await link.script(
-                    f"SELECT set_config('application_name', {_application(link, owner)}, false), "
-                    f"pg_try_advisory_lock({high}, {low})"
-                )
-            except BaseException:
-                link.end("it could not be set up")
-                raise
-            alive = key("session", id)
-            session = Session(self, self.runtime, id, alive, owner, link, lost)
-            self.session = session
-        if link.reason is not None:
-            session.lose(link.reason)
-            raise SessionLost(f"postgresql: {link.reason}")
-        return session.id
+    async def _begin(self, id: str, owner: str, link: Link, lost: Lost) -> Session[Link]:
+        alive = key("session", id)
+        high, low = halves(alive)
+        await link.script(
+            f"SELECT set_config('application_name', {_application(link, owner)}, false), "
+            f"pg_try_advisory_lock({high}, {low})"
+        )
+        return Session(self, self.runtime, id, alive, owner, link, lost)
 
-    async def renew(self, session: str) -> None:
-        current = self.current(session)
-        try:
-            for link in (current.main, *tuple(current.holding)):
-                # A connection that was given back meanwhile may be waiting for a lock by now.
-                if link.parked or not link.asking:
-                    await link.ping()
-            if self._notes:
-                await self._note(current)
-        except TenureError as error:
-            current.check(error)
-            raise
+    async def _renew(self, session: Session[Link]) -> None:
+        await super()._renew(session)
+        if self._notes:
+            await self._note(session)
 
     async def _note(self, session: Session[Link]) -> None:
         """Write down what has been held for long: the server's locks have keys, and no names."""
@@ -159,24 +120,12 @@ class PostgresqlDriver(TableRosters):
             self._notes = False
             logger.info("tenure: an operator will not see the names of locks: %s", error)
 
-    async def end(self, session: str) -> None:
-        current = self.session
-        if current is None or current.id != session:
-            return
-        try:
-            await self._take_leave(current)
-        finally:
-            if self.session is current:
-                self._forget("the session was ended")
-
     async def _take_leave(self, session: Session[Link]) -> None:
         """Free what it holds, remove its claims, and tell who watches them.
 
         Without that the server does it when it sees the connections end, which may be later than
         the return of this call.
         """
-        if session.ended is not None:
-            return
         for link in (session.main, *tuple(session.holding)):
             if link.reason is not None or link.parked:
                 continue
@@ -187,32 +136,6 @@ class PostgresqlDriver(TableRosters):
                     await link.ping(b"leave", ())
             except TenureError as error:
                 logger.debug("tenure: a session ended without a farewell: %s", error)
-
-    def current(self, session: str) -> Session[Link]:
-        """The session, if it is the one that lives; `SessionLost` if not."""
-        current = self.session
-        if current is None or current.id != session:
-            raise SessionLost("postgresql: the session is over")
-        if current.ended is not None:
-            raise SessionLost(f"postgresql: {current.ended}")
-        return current
-
-    async def questions(self) -> Link:
-        link = self._main_now()
-        if link is None:
-            async with self._opening:
-                link = self._main_now()
-                if link is None:
-                    link = self._first = await self._main()
-        return link
-
-    def _main_now(self) -> Link | None:
-        if self._over:
-            raise Unavailable(f"postgresql: not connected: {self._over}")
-        session, first = self.session, self._first
-        if session is not None and session.ended is None and session.main.reason is None:
-            return session.main
-        return first if first is not None and first.reason is None else None
 
     async def locks(self) -> list[Row]:
         """Every lock of the namespace that somebody holds or waits for; see `sql.TAKEN`."""
@@ -225,11 +148,6 @@ class PostgresqlDriver(TableRosters):
         except BackendError:
             names = {"name": "NULL", "names": ""}
         return await link.rows(sql.TAKEN.format(badge=self._badge, **names))
-
-    def _forget(self, reason: str) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            session.finish(reason)
 
     # -- connections -----------------------------------------------------------
 
@@ -305,11 +223,6 @@ class PostgresqlDriver(TableRosters):
 
     def next_token(self, link: Link) -> str:
         return f"nextval({link.literal(self._doors.sequence)}::regclass)"
-
-    def _ended(self, link: Link, reason: str) -> None:
-        session = self.session
-        if session is not None:
-            session.link_ended(link, reason)
 
 
 def _application(link: Link, owner: str) -> str:
