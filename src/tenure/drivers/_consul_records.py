@@ -10,9 +10,10 @@ from .._runtime.base import Runtime
 from ..wires import consul as wires
 from ..wires.consul import ConsulWire, Refused
 from ._consul_keys import Keys
+from .base import Records
 
 
-class Records:
+class KeyRecords(Records):
     """The records of one namespace."""
 
     def __init__(self, keys: Keys, wire: Callable[[], ConsulWire], runtime: Runtime) -> None:
@@ -21,14 +22,12 @@ class Records:
         self._runtime = runtime
 
     async def recall(self, name: str) -> Record | None:
-        """Read one."""
         entry = await self._wire().get(self._keys.of_record(name))
         if entry is None:
             return None
         return Record(wires.decoded(entry).decode(errors="replace"), entry.modified)
 
     async def record(self, name: str, text: str | None, version: Any) -> int | None:
-        """Write or delete one if its version is still that; return the new version."""
         key, wire = self._keys.of_record(name), self._wire()
         if text is not None:
             # Without it, the same text again would be no write, and have no version of its own.
@@ -43,6 +42,5 @@ class Records:
         return None if isinstance(await wire.txn(operations), Refused) else version or 0
 
     async def recorded(self, prefix: str) -> Sequence[str]:
-        """The names that begin with the prefix, sorted."""
         found = await self._wire().keys(self._keys.of_record(prefix))
         return sorted(self._keys.name(each) for each in found)

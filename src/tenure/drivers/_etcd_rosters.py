@@ -18,9 +18,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .._model import Claim, Finding, Interest, Record, Roll, Server, Traits
+from .._model import Claim, Finding, Interest, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -43,7 +43,7 @@ from ..wires._etcd_api import (
 )
 from ._etcd_keys import Keys, Place, Places, Standing, claim, record, value
 from ._etcd_lines import Anything, Line, Predecessor, Public, Purpose
-from ._etcd_records import Records
+from ._etcd_records import KeyRecords
 from ._etcd_watches import Watches
 from .base import Driver, Lost, Wake
 
@@ -83,7 +83,7 @@ class EtcdRosters(Driver):
         self._unsure_lease = 0
         self._wire: Wire | None = None
         self._watches = Watches(runtime, self._connected, self.patience)
-        self._records = Records(self._keys, self._connected)
+        self.records = KeyRecords(self._keys, self._connected)
 
     # -- the connection ----------------------------------------------------
 
@@ -389,17 +389,6 @@ class EtcdRosters(Driver):
         get = Get(*self._keys.beginning_with(prefix), keys_only=True)
         found = await self._connected().get(get)
         return sorted({name for entry in found if (name := self._keys.roster_of(entry.key))})
-
-    # -- records -----------------------------------------------------------
-
-    async def recall(self, name: str) -> Record | None:
-        return await self._records.recall(name)
-
-    async def record(self, name: str, text: str | None, version: Any) -> int | None:
-        return await self._records.record(name, text, version)
-
-    async def recorded(self, prefix: str) -> Sequence[str]:
-        return await self._records.recorded(prefix)
 
     # -- wake-ups ----------------------------------------------------------
 

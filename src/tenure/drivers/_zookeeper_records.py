@@ -15,9 +15,10 @@ from .._runtime.base import Runtime
 from ..errors import StorageError
 from ..wires._zookeeper_api import BadVersion, Link, NodeExists, NoNode, NotEmpty, Reply
 from ._zookeeper_names import Paths, name_of
+from .base import Records
 
 
-class Records:
+class NodeRecords(Records):
     """The records of one namespace."""
 
     def __init__(
@@ -35,7 +36,6 @@ class Records:
         self._make = make
 
     async def recall(self, name: str) -> Record | None:
-        """Read one."""
         link, path = await self._link(), self._paths.of_record(name)
         try:
             data, stat = await self._wait(link, link.sync(path), link.get(path))
@@ -45,7 +45,6 @@ class Records:
         return Record(text, (word, stat.version))
 
     async def record(self, name: str, text: str | None, version: Any) -> Any:
-        """Write or delete one if its version is still that; return the new version."""
         link, path = await self._link(), self._paths.of_record(name)
         word, number = (self._runtime.unique(), -1) if version is None else version
         data = checked(f"{word}\n{text}".encode(), "a record")
@@ -76,7 +75,6 @@ class Records:
         return link.all(("check", mark, 0), ("set", path, data, number))
 
     async def recorded(self, prefix: str) -> Sequence[str]:
-        """The names that begin with the prefix, sorted."""
         link, path = await self._link(), self._paths.records
         try:
             nodes, _ = await self._wait(link, link.sync(path), link.children(path))

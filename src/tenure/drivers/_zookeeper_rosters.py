@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
-from .._model import Claim, Interest, Record, Roll
+from .._model import Claim, Interest, Roll
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import SessionLost, Unavailable, Unsupported
 from ..wires._zookeeper_api import BadVersion, Link, NoNode, Reply, Stat
 from ._zookeeper_names import claim_of, entries_of, find, name_of, node_of, roll_of
 from ._zookeeper_places import Bodies, Place
-from ._zookeeper_records import Records, checked
+from ._zookeeper_records import NodeRecords, checked
 from ._zookeeper_sessions import RACES, ZookeeperSessions
 from .base import Wake
 
@@ -37,7 +36,7 @@ class ZookeeperRosters(ZookeeperSessions):
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         super().__init__(url, runtime, namespace, ttl)
         self._bodies = Bodies()
-        self._records = Records(self._paths, runtime, self._any, self._ask, self._make)
+        self.records = NodeRecords(self._paths, runtime, self._any, self._ask, self._make)
 
     # -- the roster --------------------------------------------------------
 
@@ -276,17 +275,6 @@ class ZookeeperRosters(ZookeeperSessions):
         stats: list[Stat | None] = [reply.value for reply in replies]
         pairs = zip(found, stats, strict=True)
         return [name for (name, _), stat in pairs if stat is not None and stat.children]
-
-    # -- records -----------------------------------------------------------
-
-    async def recall(self, name: str) -> Record | None:
-        return await self._records.recall(name)
-
-    async def record(self, name: str, text: str | None, version: Any) -> Any:
-        return await self._records.record(name, text, version)
-
-    async def recorded(self, prefix: str) -> Sequence[str]:
-        return await self._records.recorded(prefix)
 
     # -- wake-ups ----------------------------------------------------------
 

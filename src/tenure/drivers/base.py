@@ -46,6 +46,7 @@ __all__ = [
     "Lost",
     "Mutex",
     "Record",
+    "Records",
     "Roll",
     "Runtime",
     "Server",
@@ -89,12 +90,30 @@ class Mutex(ABC):
         return ()
 
 
+class Records(ABC):
+    """Where records are kept, if that is apart from the rosters. See `Driver.recall`."""
+
+    @abstractmethod
+    async def recall(self, name: str) -> Record | None:
+        """Read one."""
+
+    @abstractmethod
+    async def record(self, name: str, text: str | None, version: Any) -> Any:
+        """Write or delete one if its version is still that; return the new version."""
+
+    @abstractmethod
+    async def recorded(self, prefix: str) -> Sequence[str]:
+        """The names that begin with the prefix, sorted."""
+
+
 class Driver(ABC):
     """One connection to one backend. Built from a parsed URL and a runtime; opened once."""
 
     traits: ClassVar[Traits]
     mutex: Mutex | None = None
     """The native mutex; the lock recipe uses it instead of a roster."""
+    records: Records | None = None
+    """What `recall`, `record` and `recorded` ask, unless the driver has these itself."""
 
     def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
         self.url = url
@@ -221,7 +240,7 @@ class Driver(ABC):
 
     async def recall(self, name: str) -> Record | None:
         """Read the record of a name; None if there is none."""
-        raise Unsupported(f"{self.url.scheme}: records are not supported")
+        return await self._kept().recall(name)
 
     async def record(self, name: str, text: str | None, version: Any) -> Any:
         """Write the record, or delete it if `text` is None, if its version is still that.
@@ -230,11 +249,16 @@ class Driver(ABC):
         is never None, or None if somebody else was faster. Wakes the watchers of the
         roster of that name. A version is never used twice.
         """
-        raise Unsupported(f"{self.url.scheme}: records are not supported")
+        return await self._kept().record(name, text, version)
 
     async def recorded(self, prefix: str) -> Sequence[str]:
         """The names of the records that begin with the prefix, sorted."""
-        raise Unsupported(f"{self.url.scheme}: records are not supported")
+        return await self._kept().recorded(prefix)
+
+    def _kept(self) -> Records:
+        if self.records is None:
+            raise Unsupported(f"{self.url.scheme}: records are not supported")
+        return self.records
 
     # -- wake-ups -------------------------------------------------------------
 

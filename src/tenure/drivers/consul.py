@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from .._model import Claim, Finding, Interest, Record, Roll, Server, Traits
+from .._model import Claim, Finding, Interest, Roll, Server, Traits
 from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
@@ -50,7 +50,7 @@ from ._consul_keys import (
     value,
 )
 from ._consul_polls import UNKNOWN, Gone, Line, Polls, Whatever
-from ._consul_records import Records
+from ._consul_records import KeyRecords
 from ._consul_url import check, lock_delay, settings
 from .base import Driver, Lost, Wake
 
@@ -92,7 +92,7 @@ class ConsulDriver(Driver):
         self._agent: dict[str, Any] | None = None
         """What the agent said when it was asked first, for whoever wants to know."""
         self._polls = Polls(runtime, self._connected, self.patience)
-        self._records = Records(self._keys, self._connected, runtime)
+        self.records = KeyRecords(self._keys, self._connected, runtime)
 
     # -- the connection ----------------------------------------------------
 
@@ -404,17 +404,6 @@ class ConsulDriver(Driver):
     async def rosters(self, prefix: str) -> Sequence[str]:
         found = await self._connected().keys(self._keys.rosters(prefix), "/")
         return sorted(self._keys.name(each) for each in found)
-
-    # -- records -----------------------------------------------------------
-
-    async def recall(self, name: str) -> Record | None:
-        return await self._records.recall(name)
-
-    async def record(self, name: str, text: str | None, version: Any) -> int | None:
-        return await self._records.record(name, text, version)
-
-    async def recorded(self, prefix: str) -> Sequence[str]:
-        return await self._records.recorded(prefix)
 
     # -- wake-ups ----------------------------------------------------------
 

@@ -128,8 +128,9 @@ class ReadsOfOneMember(EtcdDriver):
     """Has the member that it asks answer from what that one has, without asking the others."""
 
     async def recall(self, name: str) -> Record | None:
-        wire: Any = self._records._wire()
-        request = proto.range_request(Get(self._records._keys.of_record(name)))
+        records: Any = self.records
+        wire = records._wire()
+        request = proto.range_request(Get(records._keys.of_record(name)))
         found = proto.range_reply(await wire._call("Range", request + _SERIALIZABLE))
         return next((Record(each.value.decode(), each.modified) for each in found), None)
 
