@@ -13,6 +13,7 @@ import pytest
 
 import tenure
 import tenure.aio
+from support.gates import EndsAtRelease
 from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
@@ -165,6 +166,21 @@ def test_a_silent_connection_is_a_loss(
     drive(a._session.driver.session.main.run(b"SET SESSION wait_timeout = 1"))  # type: ignore[attr-defined]
     until(lambda: lease.lost.is_set(), "the loss")
     assert "connection" in str(lease.reason)
+
+
+@pytest.mark.parametrize("work", ["run", "ping"])
+def test_what_ends_at_the_last_moment_is_closed(
+    connect: Callable[..., tenure.Coordinator], work: str
+) -> None:
+    """A connection that ends just when its user lets go of it leaves no descriptor open."""
+    a = connect()
+    lease = a.lock("x").acquire()
+    link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
+    EndsAtRelease(link)
+    drive(link.run(b"SELECT 1") if work == "run" else link.ping())
+    assert lease.lost.is_set()
+    assert link._finished
+    assert not link.busy
 
 
 def test_a_restart_ends_every_lease(connect: Callable[..., tenure.Coordinator]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import os
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import tenure
+from support.gates import EndsAtRelease
 from tenure._model import Claim, Grant, Interest
 from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
@@ -827,6 +830,23 @@ def test_questions_outlive_a_session(play: Play) -> None:
         assert (await b.driver.read(a.session, "roster", "a1")).rank == 1
 
     play(body)
+
+
+@pytest.mark.parametrize("work", ["call", "ping"])
+def test_what_ends_at_the_last_moment_is_closed(server: PostgresServer, work: str) -> None:
+    """A connection that ends just when its user lets go of it leaves no descriptor open."""
+    with tenure.connect(server.url, ttl=9) as a:
+        lease = a.lock("x").acquire()
+        link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
+        EndsAtRelease(link)
+        if work == "ping":
+            drive(link.ping())
+        else:
+            with contextlib.suppress(SessionLost, Unavailable):
+                a.lock("y").acquire(timeout=9).release()
+        assert lease.lost.is_set()
+        assert link._finished
+        assert not link.busy
 
 
 def test_watchers_hear_again_after_their_connection_ended(play: Play) -> None:

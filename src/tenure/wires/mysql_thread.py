@@ -82,7 +82,7 @@ class ThreadLink(Link):
         finally:
             if self.reason is None:
                 self._since = None
-                self._gate.release()
+                self._release()
             else:
                 self._leave()
 
@@ -208,7 +208,13 @@ class ThreadLink(Link):
                     self._hangup.remove(self._eye.fileno())
                     self._hang_up(idle)
                     self._eye.close()
+        self._release()
+
+    def _release(self) -> None:
         self._gate.release()
+        # It may have ended after that was looked at, by somebody who found the gate taken.
+        if self.reason is not None and not self._finished and self._gate.acquire(blocking=False):
+            self._leave()
 
     def _fail(self, reason: str) -> bool:
         with self._guard:

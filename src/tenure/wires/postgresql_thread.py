@@ -78,7 +78,7 @@ class ThreadLink(Link):
             raise
         finally:
             if self.reason is None:
-                self._gate.release()
+                self._release()
             else:
                 self._leave()
 
@@ -246,7 +246,13 @@ class ThreadLink(Link):
                     self._hangup.remove(self._eye)
                     os.close(self._eye)
                     self._pgconn.finish()
+        self._release()
+
+    def _release(self) -> None:
         self._gate.release()
+        # It may have ended after that was looked at, by somebody who found the gate taken.
+        if self.reason is not None and not self._finished and self._gate.acquire(blocking=False):
+            self._leave()
 
     def _fail(self, reason: str) -> bool:
         with self._guard:
