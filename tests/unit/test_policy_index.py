@@ -52,6 +52,18 @@ def test_the_index_of_the_tree_is_current() -> None:
     )
 
 
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong folder, or an unknown option, is an error, and nothing is made."""
+    for wrong in (str(tmp_path / "nowhere"), "--nothing"):
+        with pytest.raises(SystemExit) as ended:
+            index.main([wrong])
+        assert ended.value.code == 2
+        assert wrong in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_levels_are_those_of_the_policy_on_every_day() -> None:
     """On each day of a year the index says the level that the evidence gives on that day."""
     of = manifest.parse(MANIFEST.replace("[ci]", f"{WAIVER}\n[ci]", 1), "sample.toml")

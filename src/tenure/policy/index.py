@@ -267,12 +267,21 @@ def _deprecation(manifest: Manifest) -> dict[str, str] | None:
 
 def main(arguments: list[str]) -> int:
     """Write an index: `python -m tenure.policy.index [FOLDER]`, by default that of the tree."""
+    import argparse
     from pathlib import Path
 
     from ..drivers import registry
 
-    folder = Path(registry.__file__).with_name("evidence")
-    refresh(Path(arguments[0]) if arguments else folder)
+    parser = argparse.ArgumentParser(
+        prog="python -m tenure.policy.index",
+        description="Write the index of the drivers whose evidence lies in a folder.",
+    )
+    ours = Path(registry.__file__).with_name("evidence")
+    parser.add_argument("folder", nargs="?", type=Path, default=ours, help="(Tenure's own)")
+    folder = parser.parse_args(arguments).folder
+    if not folder.is_dir():
+        parser.error(f"{folder} is no folder: tenure verify --out makes one")
+    refresh(folder)
     return 0
 
 
