@@ -136,8 +136,11 @@ async def make(link: Link, statement: str, forbidden: str) -> None:
     try:
         await link.script(statement)
     except Refused as error:
-        # Two clients that create it at once: one may fail on the catalogue's own index.
-        if error.state not in {"23505", "42P07"}:
+        # Two clients that create it at once: one may fail on the catalogue's own index, or on the
+        # type that a table has for its rows. The latter may also be a type of somebody else's.
+        if error.state == "42710":
+            await link.script(statement)
+        elif error.state not in {"23505", "42P07"}:
             raise
     except AuthenticationFailed as error:
         raise AuthenticationFailed(f"postgresql: {forbidden}") from error
