@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +20,7 @@ from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
+from tenure.drivers._postgresql_server import make
 from tenure.drivers.postgresql import PostgresqlDriver
 from tenure.errors import (
     AuthenticationFailed,
@@ -32,6 +33,7 @@ from tenure.errors import (
 )
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import PostgresServer
+from tenure.wires.libpq import Refused
 from tenure.wires.postgresql import Link
 
 # A session's own marks are advisory locks of two integers, a space of their own.
@@ -828,6 +830,30 @@ def test_questions_outlive_a_session(play: Play) -> None:
         assert a.main is link
         await entered(a, "roster", "a1")
         assert (await b.driver.read(a.session, "roster", "a1")).rank == 1
+
+    play(body)
+
+
+def test_a_clash_over_the_type_of_the_rows_is_tried_again(play: Play) -> None:
+    """PostgreSQL makes a type with each table, and of two clients one may find just that."""
+
+    async def body(world: World) -> None:
+        link = (await world.client()).main
+        statement = "CREATE TABLE IF NOT EXISTS clash (number int)"
+        world.server.psql("CREATE TYPE clash AS ENUM ()")
+
+        class Clash:
+            async def script(self, sql: str) -> Any:
+                try:
+                    return await link.script(sql)
+                except Refused:
+                    world.server.psql("DROP TYPE IF EXISTS clash")
+                    raise
+
+        with pytest.raises(Refused, match="clash"):
+            await make(link, statement, "ask its owner")
+        await make(cast("Link", Clash()), statement, "ask its owner")
+        world.server.psql("DROP TABLE clash")
 
     play(body)
 

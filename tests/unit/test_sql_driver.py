@@ -18,9 +18,11 @@ import tenure
 import tenure.aio
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure.cli import ExitCode, main
+from tenure.errors import BackendError
 from tenure.testing.backends import Backend, SqlMariadbBackend, SqlPostgresqlBackend
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import PostgresServer, find_program
+from tenure.wires.sql import Duplicate
 
 TTL = 3.0
 
@@ -383,6 +385,32 @@ def test_many_make_the_tables_at_once(backend: Backend) -> None:
     for thread in threads:
         thread.join(60)
     assert not failed
+
+
+def test_a_clash_over_the_type_of_the_rows_is_tried_again(
+    postgresql: SqlPostgresqlBackend,
+) -> None:
+    """PostgreSQL makes a type with each table, and of two clients one may find just that."""
+    server = server_of(postgresql)
+    with tenure.connect(postgresql.url) as first:
+        driver = driver_of(first)
+        for table in ("tenure_schema", "tenure_session", "tenure_document"):
+            drive(driver.change(f"DROP TABLE {table}"))
+        server.psql("CREATE TYPE tenure_document AS ENUM ()")
+        with pytest.raises(BackendError, match=r"tables cannot be made.*tenure_document"):
+            drive(driver.migrate())
+        change = driver.pool.change
+
+        async def clash(*args: Any) -> int:
+            try:
+                return int(await change(*args))
+            except Duplicate:
+                server.psql("DROP TYPE IF EXISTS tenure_document")  # it was rolled back, say
+                raise
+
+        driver.pool.change = clash
+        drive(driver.migrate())
+        first.lock("name").acquire(timeout=30).release()
 
 
 # -- findings ------------------------------------------------------------------------------
