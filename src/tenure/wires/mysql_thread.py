@@ -250,16 +250,18 @@ class ThreadWire:
         self._hangup: Hangup | None = None
         self._job: Job | None = None
         self._links: list[Link] = []
+        self._lock = threading.Lock()
 
     async def connect(self, target: Target, seconds: float, ended: Ended) -> Link:
         greeted = greet(target, seconds)
-        hangup = self._hangup
-        if hangup is None:
-            hangup = self._hangup = Hangup(min(1.0, self._patience / 4), "no reply in time")
-            self._job = self._runtime.spawn(hangup.run, "mysql-hangup")
-        link = ThreadLink(greeted, self._patience, ended, hangup)
-        self._links = [each for each in self._links if each.reason is None]
-        self._links.append(link)
+        # Of several threads that connect at once, none may forget what another has added.
+        with self._lock:
+            hangup = self._hangup
+            if hangup is None:
+                hangup = self._hangup = Hangup(min(1.0, self._patience / 4), "no reply in time")
+                self._job = self._runtime.spawn(hangup.run, "mysql-hangup")
+            link = ThreadLink(greeted, self._patience, ended, hangup)
+            self._links = [*(each for each in self._links if each.reason is None), link]
         return link
 
     async def close(self) -> None:
