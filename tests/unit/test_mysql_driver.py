@@ -13,6 +13,7 @@ import pytest
 
 import tenure
 import tenure.aio
+from support.crowd import connected_at_once
 from support.gates import EndsAtRelease
 from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
@@ -28,7 +29,7 @@ from tenure.errors import (
 )
 from tenure.testing.servers import MysqlServer
 from tenure.testing.servers._run import HOST, free_port
-from tenure.wires import _mysql_connect
+from tenure.wires import _mysql_connect, mysql_thread
 from tenure.wires._mysql_packets import PACKET_MAX, Malformed, Replies, query
 
 SECRET = "s3cret-word"
@@ -166,6 +167,15 @@ def test_a_silent_connection_is_a_loss(
     drive(a._session.driver.session.main.run(b"SET SESSION wait_timeout = 1"))  # type: ignore[attr-defined]
     until(lambda: lease.lost.is_set(), "the loss")
     assert "connection" in str(lease.reason)
+
+
+def test_threads_that_connect_at_once_are_all_closed(
+    server: MysqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads that connect at the same moment, neither forgets the other's connection."""
+    made = connected_at_once(server.url, mysql_thread.ThreadWire, monkeypatch)
+    assert len(made) == 2
+    assert all(link._finished for link in made)
 
 
 @pytest.mark.parametrize("work", ["run", "ping"])

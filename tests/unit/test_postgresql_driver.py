@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 import tenure
+from support.crowd import connected_at_once
 from support.gates import EndsAtRelease
 from tenure._model import Claim, Grant, Interest
 from tenure._runtime.aio import AsyncioRuntime
@@ -33,6 +34,7 @@ from tenure.errors import (
 )
 from tenure.testing.proxy import Proxy
 from tenure.testing.servers import PostgresServer
+from tenure.wires import postgresql_thread
 from tenure.wires.libpq import Refused
 from tenure.wires.postgresql import Link
 
@@ -856,6 +858,15 @@ def test_a_clash_over_the_type_of_the_rows_is_tried_again(play: Play) -> None:
         world.server.psql("DROP TABLE clash")
 
     play(body)
+
+
+def test_threads_that_connect_at_once_are_all_closed(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads that connect at the same moment, neither forgets the other's connection."""
+    made = connected_at_once(server.url, postgresql_thread.ThreadWire, monkeypatch)
+    assert len(made) == 2
+    assert all(link._finished for link in made)
 
 
 @pytest.mark.parametrize("work", ["call", "ping"])
