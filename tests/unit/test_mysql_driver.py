@@ -13,8 +13,8 @@ import pytest
 
 import tenure
 import tenure.aio
-from support.crowd import connected_at_once
-from support.gates import EndsAtRelease
+from support.connects import connected_at_once
+from support.gates import NarrowGate
 from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
@@ -178,6 +178,21 @@ def test_threads_that_connect_at_once_are_all_closed(
     assert all(link._finished for link in made)
 
 
+def test_what_ends_as_somebody_comes_is_closed(
+    connect: Callable[..., tenure.Coordinator],
+) -> None:
+    """A connection that ends just when somebody begins to use it leaves no descriptor open."""
+    a = connect()
+    lease = a.lock("x").acquire()
+    link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
+    NarrowGate(link, early=True)
+    with pytest.raises(Unavailable, match="ended meanwhile"):
+        drive(link.ping())
+    assert lease.lost.is_set()
+    assert link._finished
+    assert not link.busy
+
+
 @pytest.mark.parametrize("work", ["run", "ping"])
 def test_what_ends_at_the_last_moment_is_closed(
     connect: Callable[..., tenure.Coordinator], work: str
@@ -186,7 +201,7 @@ def test_what_ends_at_the_last_moment_is_closed(
     a = connect()
     lease = a.lock("x").acquire()
     link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
-    EndsAtRelease(link)
+    NarrowGate(link)
     drive(link.run(b"SELECT 1") if work == "run" else link.ping())
     assert lease.lost.is_set()
     assert link._finished

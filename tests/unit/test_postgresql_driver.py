@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 import tenure
-from support.crowd import connected_at_once
-from support.gates import EndsAtRelease
+from support.connects import connected_at_once
+from support.gates import NarrowGate
 from tenure._model import Claim, Grant, Interest
 from tenure._runtime.aio import AsyncioRuntime
 from tenure._runtime.base import Runtime
@@ -869,13 +869,26 @@ def test_threads_that_connect_at_once_are_all_closed(
     assert all(link._finished for link in made)
 
 
+def test_what_ends_as_somebody_comes_is_closed(server: PostgresServer) -> None:
+    """A connection that ends just when somebody begins to use it leaves no descriptor open."""
+    with tenure.connect(server.url, ttl=9) as a:
+        lease = a.lock("x").acquire()
+        link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
+        NarrowGate(link, early=True)
+        with pytest.raises(Unavailable, match="ended meanwhile"):
+            drive(link.ping())
+        assert lease.lost.is_set()
+        assert link._finished
+        assert not link.busy
+
+
 @pytest.mark.parametrize("work", ["call", "ping"])
 def test_what_ends_at_the_last_moment_is_closed(server: PostgresServer, work: str) -> None:
     """A connection that ends just when its user lets go of it leaves no descriptor open."""
     with tenure.connect(server.url, ttl=9) as a:
         lease = a.lock("x").acquire()
         link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
-        EndsAtRelease(link)
+        NarrowGate(link)
         if work == "ping":
             drive(link.ping())
         else:

@@ -10,7 +10,6 @@ What a `Link` keeps to is in `wires.links`.
 from __future__ import annotations
 
 import contextlib
-import socket
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 
@@ -128,9 +127,3 @@ def literal(text: str) -> bytes:
             f"mysql: text with a character that UTF-8 cannot encode: {error.reason}"
         ) from None
     return b"'%b'" % data.replace(b"\\", b"\\\\").replace(b"'", b"\\'").replace(b"\0", b"\\0")
-
-
-def cut(view: socket.socket) -> None:
-    """End a connection without closing its descriptor, so that whoever waits on it wakes."""
-    with contextlib.suppress(OSError):
-        view.shutdown(socket.SHUT_RDWR)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import select
-import socket
 import ssl
-import threading
 from time import monotonic
 
-from .._runtime.base import Job, Runtime
+from .._runtime.base import Runtime
 from ..errors import TenureError
-from . import mysql
 from ._mysql_connect import Greeted, Target, greet
 from ._mysql_errors import ending, refusal
 from ._mysql_packets import Malformed, Replies, Reply, query
 from .hangup import Hangup
-from .links import Ended, NotSent
+from .links import Ended
+from .links_thread import SharedLink, SharedLinks
 from .mysql import Link
 
 _CHUNK = 65536
 
 
-class ThreadLink(Link):
+class ThreadLink(SharedLink, Link):
     """The blocking flavour; any number of threads may share it."""
 
     def __init__(self, greeted: Greeted, patience: float, ended: Ended, hangup: Hangup) -> None:
@@ -33,16 +29,7 @@ class ThreadLink(Link):
         self._tls = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         self._replies = Replies()
         self._reply: Reply | None = None
-        self._gate = threading.Lock()  # held while a statement is under way
-        self._guard = threading.Lock()  # held while the descriptor is used from outside
-        self._since: float | None = None
-        self._finished = False
-        self._poll = select.poll()
-        self._poll.register(self._socket_number, select.POLLIN)
-        # A descriptor of our own for the same socket, to be looked at and cut from outside.
-        self._eye = socket.socket(fileno=os.dup(self._socket_number))
-        self._hangup = hangup
-        hangup.add(self._eye.fileno(), self)
+        self._share(self._socket_number, hangup)
 
     async def call(
         self, statement: bytes, values: tuple[bytes, ...], undo: bytes = b""
@@ -137,95 +124,12 @@ class ThreadLink(Link):
         finally:
             self._leave()
 
-    def end(self, reason: str) -> None:
-        if not self._fail(reason):
-            return
-        # Told first: the holder of a lock knows before the server frees it.
-        self._ended(self, reason)
-        if self._unpark():
-            self._leave()
-            return
-        if self._gate.acquire(blocking=False):
-            self._leave(idle=True)
-            return
-        # Whoever is in a call wakes up, finds the reason, and closes the connection.
-        with self._guard:
-            if not self._finished:
-                mysql.cut(self._eye)
-
     def abandon(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._eye.close()
+        self._drop_eye()
         super().abandon()
 
-    def overdue(self, now: float) -> bool:
-        since = self._since
-        return since is not None and now - since > self._patience * 0.75
-
-    def hung_up(self) -> bool:
-        with self._guard:
-            if self._finished:
-                return False
-            poll = select.poll()
-            poll.register(self._eye.fileno(), select.POLLRDHUP)
-            return bool(poll.poll(0))
-
-    @property
-    def busy(self) -> bool:
-        return self._gate.locked()
-
-    def _park(self) -> None:
-        with self._guard:
-            if self.reason is None:
-                self.parked = True
-                return
-        if self.asking:
-            self._leave()
-
-    def _unpark(self) -> bool:
-        with self._guard:
-            parked, self.parked = self.parked, False
-            return parked
-
-    def _queue_up(self) -> None:
-        if not self._gate.acquire(timeout=self._patience):
-            raise NotSent("mysql: the statement before this one is still under way")
-
-    def _enter(self) -> None:
-        self._queue_up()
-        if self.reason is not None:
-            self._gate.release()
-            raise self._gone()
-
-    def _leave(self, idle: bool = False) -> None:
-        self.asking = False
-        self._since = None
-        if self.reason is not None:
-            with self._guard:
-                if not self._finished:
-                    self._finished = True
-                    self._hangup.remove(self._eye.fileno())
-                    self._hang_up(idle)
-                    self._eye.close()
-        self._release()
-
-    def _release(self) -> None:
-        self._gate.release()
-        # It may have ended after that was looked at, by somebody who found the gate taken.
-        if self.reason is not None and not self._finished and self._gate.acquire(blocking=False):
-            self._leave()
-
-    def _fail(self, reason: str) -> bool:
-        with self._guard:
-            if self.reason is not None:
-                return False
-            self.reason = reason
-            return True
-
-    def _interrupted(self) -> None:
-        if self._fail("a call was interrupted"):
-            self._ended(self, "a call was interrupted")
+    def _close(self, idle: bool) -> None:
+        self._hang_up(idle)
 
     def _failure(self, reply: Reply | None) -> TenureError:
         if self.reason is None and reply is not None and reply.trouble is not None:
@@ -241,41 +145,15 @@ class ThreadLink(Link):
         return self._unknown()
 
 
-class ThreadWire:
+class ThreadWire(SharedLinks[ThreadLink]):
     """Makes blocking connections, and runs the job that watches them."""
 
     def __init__(self, runtime: Runtime, patience: float) -> None:
-        self._runtime = runtime
-        self._patience = patience
-        self._hangup: Hangup | None = None
-        self._job: Job | None = None
-        self._links: list[Link] = []
-        self._lock = threading.Lock()
+        super().__init__(runtime, patience, "mysql")
 
     async def connect(self, target: Target, seconds: float, ended: Ended) -> Link:
         greeted = greet(target, seconds)
-        # Of several threads that connect at once, none may forget what another has added.
-        with self._lock:
-            hangup = self._hangup
-            if hangup is None:
-                hangup = self._hangup = Hangup(min(1.0, self._patience / 4), "no reply in time")
-                self._job = self._runtime.spawn(hangup.run, "mysql-hangup")
-            link = ThreadLink(greeted, self._patience, ended, hangup)
-            self._links = [*(each for each in self._links if each.reason is None), link]
-        return link
-
-    async def close(self) -> None:
-        for link in self._links:
-            link.end("closed")
-        if self._hangup is not None and self._job is not None:
-            self._hangup.stop()
-            await self._job.join(self._runtime.now() + self._patience)
-
-    def abandon(self) -> None:
-        if self._hangup is not None:
-            self._hangup.abandon()
-        for link in self._links:
-            link.abandon()
+        return self._add(lambda hangup: ThreadLink(greeted, self._patience, ended, hangup))
 
 
 def _malformed(error: Malformed) -> str:
