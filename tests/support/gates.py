@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import tenure
 
 
 class NarrowGate:
@@ -33,3 +36,17 @@ class NarrowGate:
     def release(self) -> None:
         self._end()
         self._gate.release()
+
+
+def check_closed(
+    coordinator: tenure.Coordinator, use: Callable[[Any], object], *, early: bool = False
+) -> None:
+    """Its connection ends while `use(link)` comes or goes: the lease is lost, and nothing open."""
+    lease = coordinator.lock("x").acquire()
+    driver: Any = coordinator._session.driver
+    link = driver.session.main
+    NarrowGate(link, early=early)
+    use(link)
+    assert lease.lost.is_set()
+    assert link._finished
+    assert not link.busy

@@ -14,7 +14,7 @@ import pytest
 import tenure
 import tenure.aio
 from support.connects import connected_at_once
-from support.gates import NarrowGate
+from support.gates import check_closed
 from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
@@ -182,15 +182,12 @@ def test_what_ends_as_somebody_comes_is_closed(
     connect: Callable[..., tenure.Coordinator],
 ) -> None:
     """A connection that ends just when somebody begins to use it leaves no descriptor open."""
-    a = connect()
-    lease = a.lock("x").acquire()
-    link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
-    NarrowGate(link, early=True)
-    with pytest.raises(Unavailable, match="ended meanwhile"):
-        drive(link.ping())
-    assert lease.lost.is_set()
-    assert link._finished
-    assert not link.busy
+
+    def use(link: Any) -> None:
+        with pytest.raises(Unavailable, match="ended meanwhile"):
+            drive(link.ping())
+
+    check_closed(connect(), use, early=True)
 
 
 @pytest.mark.parametrize("work", ["run", "ping"])
@@ -198,14 +195,7 @@ def test_what_ends_at_the_last_moment_is_closed(
     connect: Callable[..., tenure.Coordinator], work: str
 ) -> None:
     """A connection that ends just when its user lets go of it leaves no descriptor open."""
-    a = connect()
-    lease = a.lock("x").acquire()
-    link: Any = a._session.driver.session.main  # type: ignore[attr-defined]
-    NarrowGate(link)
-    drive(link.run(b"SELECT 1") if work == "run" else link.ping())
-    assert lease.lost.is_set()
-    assert link._finished
-    assert not link.busy
+    check_closed(connect(), lambda link: drive(getattr(link, work)(b"SELECT 1")))
 
 
 def test_a_restart_ends_every_lease(connect: Callable[..., tenure.Coordinator]) -> None:
