@@ -326,13 +326,15 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
     ),
     "sqlite": (
         Entry("sqlite3, cursor", "raw_sql:Sqlite", "raw", waits=False),
+        Entry("sqlite3, a bare row", "raw_sql:SqliteBare", "reference", waits=False),
         _TENURE,
         Entry("sqlite3, in threads", "raw_sql:SqliteThread", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
     ),
     "sql": (
         Entry("psycopg, cursor", "raw_sql:Psycopg", "raw", waits=False),
-        Entry("SQLAlchemy, Core", "raw_sql:Core", "reference", waits=False),
+        Entry("psycopg, a bare row", "raw_sql:PsycopgBare", "reference", waits=False),
+        Entry("SQLAlchemy, a bare row", "raw_sql:Core", "reference", waits=False),
         _TENURE,
         Entry("pals", "peers:Pals"),
         Entry("psycopg, asyncio", "raw_sql:PsycopgAsyncio", "raw", "asyncio", waits=False),

@@ -318,7 +318,7 @@ def test_too_long_a_text_is_refused(server: ConsulServer, run: Run) -> None:
             await a.claim("r", "1", None, "x" * 600_000)
         with pytest.raises(StorageError):
             await a.driver.record("r", "x" * 600_000, None)
-        assert not a.driver._places
+        assert not a.driver._claims.places
         assert (await a.claim("r", "2", None, "x" * 300_000)).mine is not None
 
     run(body)
@@ -441,7 +441,7 @@ def test_a_history_that_begins_anew(
         a, b = await world.client(server.url), await world.client(server.url)
         await a.claim("r", "1")
         behind = await b.claim("r", "2")
-        place = b.driver._places[b.id("r", "2")]
+        place = b.driver._claims.places[b.id("r", "2")]
         assert place.before is not None
         place.before = place.before._replace(modified=1 << 40)
         _, signal = await b.listen("r", "2", behind.before)

@@ -89,7 +89,7 @@ class Client:
     async def stands(self, id: str) -> bool:
         """Whether the watch of a waiter stands."""
         watchers = self.driver._watches._watchers.values()
-        place = self.driver._places.get(id)
+        place = self.driver._claims.places.get(id)
         purposes: list[Any] = [watcher.purpose for watcher in watchers]
         return any(each._began for each in purposes if each._place is place)
 
@@ -335,13 +335,13 @@ def test_keys_are_used_again(server: EtcdServer, run: Callable[[Body], None]) ->
             roll = await a.claim("r", id, width)
             assert roll.mine is not None
             tokens.append(roll.mine.token)
-            place = a.driver._places.get(id)
+            place = a.driver._claims.places.get(id)
             assert place is not None
             keys.add(place.key)
             await a.withdraw("r", id)
         assert len(keys) == 1
         assert tokens == sorted(set(tokens))
-        assert not a.driver._places._slots
+        assert not a.driver._claims.places._slots
 
     run(body)
 
@@ -832,7 +832,7 @@ def test_too_long_a_text_is_refused(server: EtcdServer, run: Callable[[Body], No
         for size in (1_600_000, 4_000_000):
             with pytest.raises(StorageError, match="larg"):
                 await a.claim("r", "one", body="x" * size)
-        assert a.driver._places.get("one") is None
+        assert a.driver._claims.places.get("one") is None
         assert (await a.claim("r", "one", body="x" * 1_000_000)).rank == 0
 
     run(body)

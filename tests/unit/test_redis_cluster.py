@@ -87,7 +87,7 @@ def with_driver(flavour: str, url: str, body: Body) -> None:
 
 def key(driver: RedisDriver, rest: str) -> str:
     """The name of one of the driver's keys."""
-    return driver._prefix.decode() + rest
+    return driver._keys.prefix.decode() + rest
 
 
 def places(cluster: RedisCluster, driver: RedisDriver) -> tuple[RedisClusterNode, RedisClusterNode]:
@@ -235,7 +235,7 @@ def test_a_replica_takes_the_masters_place(flavour: str, end: str) -> None:
             assert mine is not None
             owner, _ = places(cluster, driver)
             replica = cluster.replica_of(owner)
-            copied = Replicas(driver._wire, driver._counter, 1, driver.patience)
+            copied = Replicas(driver._wire, driver._keys.counter, 1, driver.patience)
             await again(driver, lambda: copied.entered(packed_command(b"PING")))
             getattr(owner, end)()
             until(replica.is_master, "the replica to take over")

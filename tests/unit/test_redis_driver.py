@@ -117,7 +117,7 @@ def ignore(reason: str) -> None:
 
 def kill(server: RedisServer, driver: RedisDriver, session: str) -> None:
     """End a session as if its TTL had passed."""
-    assert server.command("DEL", driver._session_key(session).decode()) == 1
+    assert server.command("DEL", driver._keys.of_session(session).decode()) == 1
 
 
 # -- the roster ------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_tokens_rise_without_the_data(flavour: str) -> None:
                 server.restart(graceful=False)
             s = await bench.again(lambda: driver.start("me", ignore))
             ahead = 2**53 - 10
-            server.command("SET", driver._counter.decode(), ahead)
+            server.command("SET", driver._keys.counter.decode(), ahead)
             for id in "abc":
                 roll = await driver.claim(s, "lock", id, "", None)
                 assert roll.mine is not None
@@ -606,7 +606,7 @@ def test_a_session_is_seen_when_it_renews(server: RedisServer, flavour: str) -> 
         seen = await other.last_seen(s)
         assert seen is not None
         assert 0 <= seen < 2
-        server.command("PEXPIRE", driver._session_key(s).decode(), 20_000)
+        server.command("PEXPIRE", driver._keys.of_session(s).decode(), 20_000)
         seen = await other.last_seen(s)
         assert seen is not None
         assert 10 <= seen < 12
@@ -1325,7 +1325,7 @@ def test_sentinels_lead_to_the_new_master(flavour: str) -> None:
             t = await bench.again(lambda: driver.start("me", ignore), seconds=40)
             after = (await bench.again(lambda: driver.claim(t, "lock", "2", "", None))).mine
             assert after.token > before.token
-            assert cluster.replica.command("EXISTS", driver._session_key(t).decode()) == 1
+            assert cluster.replica.command("EXISTS", driver._keys.of_session(t).decode()) == 1
             unknown = cluster.url.replace("/tenure/", "/nobody/")
             with pytest.raises(Unavailable, match="do not know"):
                 await bench.open(unknown)

@@ -95,7 +95,7 @@ async def seize(driver: RedlockDriver, session: str, name: str, wait: float = 0.
     """Try to take a lock, for so long."""
     until = driver.runtime.now() + wait if wait else None
     id = driver.runtime.unique()
-    return await driver.seize(session, name, id, shared=False, until=until)
+    return await driver.mutex.seize(session, name, id, shared=False, until=until)
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
@@ -115,16 +115,16 @@ def test_one_master_that_is_away_holds_up_nobody(
         for _ in range(20):
             await a.renew(s)
             assert await seize(b, t, "lock") is None
-            await a.unseize(grant)
+            await a.mutex.unseize(grant)
             other = await seize(b, t, "lock", 10)
             assert other is not None
             assert other.token > grant.token
-            await b.unseize(other)
+            await b.mutex.unseize(other)
             grant = await seize(a, s, "lock", 10)
             assert grant is not None
         assert bench.runtime.now() - began < 20 * a.patience
         assert await seize(b, t, "before") is None
-        await a.unseize(before)
+        await a.mutex.unseize(before)
         assert await seize(b, t, "before", 10) is not None
 
     run(flavour, body)
@@ -141,7 +141,7 @@ def test_a_late_client_finds_the_others(masters: RedisMasters, flavour: str) -> 
         assert grant is not None
         masters.servers[0].start()
         give_up = bench.runtime.now() + LIMIT
-        while len(driver._sessions[session].held[grant.id].votes) < 3:
+        while len(driver._votes.sessions[session].held[grant.id].votes) < 3:
             assert bench.runtime.now() < give_up
             await driver.renew(session)
             await bench.runtime.sleep(bench.runtime.now() + 0.05)
@@ -163,7 +163,7 @@ def test_two_masters_that_are_away_are_too_many(masters: RedisMasters, flavour: 
             await seize(driver, session, "lock")
         with pytest.raises(Unavailable):
             await driver.renew(session)
-        key = driver._lock_key("lock").decode()
+        key = driver._keys.of_vote("lock").decode()
         assert masters.servers[2].command("EXISTS", key) == 0
         with pytest.raises(Unavailable):
             await bench.open(masters.url)
@@ -192,7 +192,7 @@ def test_tokens_rise_whichever_majority_gives_them(masters: RedisMasters, flavou
             tokens.append(grant.token)
             for member in driver._fan.members:
                 member.down = False
-            await driver.unseize(grant)
+            await driver.mutex.unseize(grant)
         assert tokens == sorted(set(tokens))
 
     run(flavour, body)
@@ -207,9 +207,9 @@ def test_a_lock_is_lost_with_the_majority_of_its_votes(masters: RedisMasters, fl
         grant = await seize(driver, session, "lock")
         assert grant is not None
         masters.servers[0].restart()
-        votes = driver._sessions[session].held[grant.id].votes
+        votes = driver._votes.sessions[session].held[grant.id].votes
         give_up = bench.runtime.now() + LIMIT
-        while masters.servers[0].command("EXISTS", driver._lock_key("lock").decode()) == 0:
+        while masters.servers[0].command("EXISTS", driver._keys.of_vote("lock").decode()) == 0:
             assert bench.runtime.now() < give_up
             await bench.again(lambda: driver.renew(session))
         assert len(votes) == 3
@@ -238,15 +238,15 @@ def test_a_vote_that_was_not_taken_back_does_not_stay(masters: RedisMasters, fla
         assert kept is not None
         member = driver._fan.members[2]
         member.down = True
-        await driver.unseize(grant)
+        await driver.mutex.unseize(grant)
         member.down = False
-        assert masters.servers[2].command("EXISTS", driver._lock_key("lock").decode()) == 1
+        assert masters.servers[2].command("EXISTS", driver._keys.of_vote("lock").decode()) == 1
         await driver.renew(session)
         other._fan.members[0].down = True  # so that it needs the vote of the third
         assert await seize(other, t, "lock") is not None
         assert await seize(other, t, "kept") is None
         other._fan.members[0].down = False
-        assert len(driver._sessions[session].held[kept.id].votes) == 3
+        assert len(driver._votes.sessions[session].held[kept.id].votes) == 3
 
     run(flavour, body)
 
@@ -266,7 +266,7 @@ def test_strategies_are_not_mixed(masters: RedisMasters, flavour: str) -> None:
         for width in (None, 1):
             with pytest.raises(Unsupported, match="lock=redlock"):
                 await plain.claim(other, "lock", "1", "", width)
-        await driver.unseize(grant)
+        await driver.mutex.unseize(grant)
         await plain.claim(other, "lock", "1", "", None)
         with pytest.raises(Unsupported, match="without lock=redlock"):
             await seize(driver, session, "lock")
@@ -297,7 +297,7 @@ def test_two_clients_that_split_the_votes_agree(masters: RedisMasters) -> None:
                     tokens.append(grant.token)
                     await asyncio.sleep(0.001)
                     holding.remove(number)
-                    await driver.unseize(grant)
+                    await driver.mutex.unseize(grant)
 
             await asyncio.gather(*(work(number) for number in range(6)))
             assert tokens == sorted(set(tokens))
@@ -395,7 +395,7 @@ def test_a_vote_that_was_not_taken_back_is_removed(masters: RedisMasters, flavou
             assert bench.runtime.now() < give_up
             await bench.runtime.sleep(bench.runtime.now() + 0.01)
         stopped.pause()
-        await a.unseize(grant)
+        await a.mutex.unseize(grant)
         stopped.resume()
         while stopped.command("EXISTS", key):
             assert bench.runtime.now() < give_up, "it has the vote for ever"

@@ -83,7 +83,7 @@ def with_driver(flavour: str, url: str, body: Callable[[RedisDriver], Awaitable[
 
 def standing(server: RedisServer, driver: RedisDriver, roster: str) -> int:
     """How many claims a server has in a roster."""
-    return int(server.command("ZCARD", driver._roster_key(roster).decode()))
+    return int(server.command("ZCARD", driver._keys.of_roster(roster).decode()))
 
 
 def test_a_claim_is_told_when_the_replica_has_it(
@@ -243,11 +243,11 @@ def test_a_lock_survives_a_failover(flavour: str) -> None:
             driver._ttl_ms = 120_000
             await driver.renew(session)
             cluster.master.kill()
-            key = driver._roster_key("lock").decode()
+            key = driver._keys.of_roster("lock").decode()
             until(lambda: leads(cluster.replica), "a new master")
             (member,) = cluster.replica.command("ZRANGE", key, 0, -1)
             assert member.decode() == f"{session} 1"
-            assert cluster.replica.command("EXISTS", driver._session_key(session).decode()) == 1
+            assert cluster.replica.command("EXISTS", driver._keys.of_session(session).decode()) == 1
 
         with_driver(flavour, cluster.url + "?wait_replicas=1", body)
 

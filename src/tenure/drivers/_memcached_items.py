@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from ..errors import ProtocolError, StorageError
 from ..wires.memcached import Reply
+from .document import encoded
 
 KEY_BYTES_MAX = 250
 COMPRESS_BYTES = 65536
@@ -31,7 +32,6 @@ BATCH = 1000
 """Requests in one write. Small ones only: the replies to them fit in the sockets' buffers."""
 
 T = TypeVar("T")
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Version(NamedTuple):
@@ -95,7 +95,7 @@ def _hashed(quoted: bytes) -> bytes:
 def pack(key: Key, document: Any, until: int = 0) -> bytes:
     """A value: a line with the embargo and the true name, then the document."""
     head = b"%d %b\n" % (until, key.told) if until or key.told else b"\n"
-    value = head + _encode(document).encode()
+    value = head + encoded(document).encode()
     if len(value) >= COMPRESS_BYTES:
         value = b"z" + zlib.compress(value, 1)
     return value

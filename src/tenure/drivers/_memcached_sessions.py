@@ -13,7 +13,6 @@ who come later and do not stay long. The server counts whole seconds, so that ta
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -35,11 +34,10 @@ GRAIN_SECONDS = 2
 class Mine:
     """A session that was begun here."""
 
-    __slots__ = ("claims", "encoded", "generations", "owner", "version")
+    __slots__ = ("claims", "generations", "owner", "version")
 
     def __init__(self, owner: str, version: Version) -> None:
         self.owner = owner
-        self.encoded = json.dumps(owner).encode()
         self.version: Version | None = version
         """None if a renewal was sent whose outcome is not known."""
         self.claims: dict[str, set[str]] = {}

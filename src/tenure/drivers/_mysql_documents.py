@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import (
     AuthenticationFailed,
-    BackendError,
     InvalidURL,
     ProtocolError,
     SessionLost,
@@ -25,6 +24,7 @@ from ..wires._mysql_errors import DUPLICATE_KEY, NO_SUCH_TABLE, Refused
 from ..wires._mysql_packets import Reply
 from ..wires.mysql import Link, literal
 from ._mysql_locks import UserSession, digest, session_lock
+from ._mysql_notes import text_of
 from ._serversessions import SessionDriver
 from .document import Document, DocumentDriver
 
@@ -164,7 +164,7 @@ class TableDocuments(SessionDriver[UserSession, Link], DocumentDriver):
             literal(self.namespace),
             more.encode(),
         )
-        return [_text(row[0]) for row in (await self.ask(question)).rows]
+        return [text_of(row[0]) for row in (await self.ask(question)).rows]
 
     # -- sessions --------------------------------------------------------------
 
@@ -215,36 +215,3 @@ class TableDocuments(SessionDriver[UserSession, Link], DocumentDriver):
                 "mysql: rosters and records are kept in tables that this user may not create; "
                 f"run once: {'; '.join(DEFINITIONS)}; {GRANT.format('them')}"
             ) from error
-
-    # -- what only an operator needs ---------------------------------------------
-
-    async def owners(self, numbers: Sequence[int]) -> dict[int, str]:
-        """Who the connections of these numbers belong to, as far as is written down."""
-        owners = {number: f"connection {number}" for number in numbers}
-        if numbers:
-            listed = b",".join(b"%d" % each for each in numbers)
-            question = b"SELECT number, owner FROM tenure_connection WHERE number IN (%b)" % listed
-            for number, owner in await self._for_people(question):
-                owners[int(number or 0)] = _text(owner)
-        return owners
-
-    async def known_names(self, prefix: str) -> dict[str, str]:
-        """The names of locks that were held for long, by what the server calls them."""
-        like = literal(prefix + "%")
-        question = b"SELECT place, name FROM tenure_name WHERE place LIKE "
-        rows = await self._for_people(question + like)
-        return {_text(place): _text(name) for place, name in rows}
-
-    async def _for_people(self, question: bytes) -> list[tuple[bytes | None, ...]]:
-        try:
-            return (await self.ask(question)).rows
-        except Unavailable:
-            raise
-        except (BackendError, InvalidURL):
-            return []  # without the rights, locks have holders without names
-
-
-def _text(value: bytes | None) -> str:
-    if value is None:
-        raise ProtocolError("mysql: a column is null that cannot be")
-    return value.decode()

@@ -19,9 +19,9 @@ from .._model import Grant, Holder, Taken
 from .._runtime.base import Runtime
 from ..errors import OutcomeUnknown, TenureError, Unavailable
 from ..wires import links
-from ..wires.links import Row
 from ..wires.mysql import Link
 from . import _serverlocks
+from ._mysql_notes import Notes
 from ._serverlocks import Hold, ServerLocks, Session, Values
 
 YEAR = b"31536000"
@@ -89,14 +89,9 @@ class Connections(_serverlocks.Connections, Protocol):
     """What the locks need of the driver."""
 
     namespace: str
+    notes: Notes
 
     async def questions(self) -> Link: ...
-
-    async def locks(self, prefix: str) -> list[Row]: ...
-
-    async def owners(self, numbers: Sequence[int]) -> dict[int, str]: ...
-
-    async def known_names(self, prefix: str) -> dict[str, str]: ...
 
 
 class UserLocks(ServerLocks):
@@ -242,7 +237,7 @@ class UserLocks(ServerLocks):
         ((number,),) = await link.rows(question)
         if number is None:
             return None
-        owners = await self._driver.owners([int(number)])
+        owners = await self._driver.notes.owners([int(number)])
         return Holder(owners[int(number)])
 
     async def taken(self) -> Sequence[Taken]:
@@ -250,7 +245,10 @@ class UserLocks(ServerLocks):
         held: dict[str, list[int]] = {}
         readers: dict[str, list[int]] = {}
         waiting: dict[str, int] = {}
-        for text, number, granted in await self._driver.locks(self.prefix):
+        notes, session = self._driver.notes, self._driver.session
+        own = b"" if session is None else str(session.alive).encode()
+        link = await self._driver.questions()
+        for text, number, granted in await notes.locks(link, self.prefix, own):
             name = (text or b"").decode()
             key, kind = name[:50], name[50:51]
             if granted != b"1":
@@ -260,8 +258,8 @@ class UserLocks(ServerLocks):
             elif not kind:
                 held.setdefault(key, []).append(int(number or 0))
         numbers = {number for each in (*held.values(), *readers.values()) for number in each}
-        owners = await self._driver.owners(sorted(numbers))
-        names = await self._driver.known_names(self.prefix)
+        owners = await notes.owners(sorted(numbers))
+        names = await notes.names(self.prefix)
         found = [
             Taken(names.get(key), tuple(Holder(owners[each]) for each in sorted(by)), None, shared)
             for locks, shared in ((held, False), (readers, True))

@@ -4,14 +4,6 @@ A roster's order and its tokens are the creation indexes of its claims' keys, wh
 positions in the servers' log. When a session ends, Consul deletes what it has locked. To claim
 is one transaction, which also reads the roster; a waiter asks Consul to answer when the key of
 its predecessor has changed.
-
-Whoever enters a claim writes the roster's gate, a key that says nothing but when it was
-written. A conditional claim is entered only if the gate was not written since its driver looked,
-or since a claim of its own was alone there.
-
-A claim whose answer stayed out may still be on its way when it is withdrawn. Such a withdrawal
-writes the session's key, and claims are entered only if that was not written since the driver
-last did; so the late one comes to nothing.
 """
 
 from __future__ import annotations
@@ -26,22 +18,17 @@ from .._runtime.base import Runtime
 from .._url import Url
 from ..errors import (
     BackendError,
-    OutcomeUnknown,
-    ProtocolError,
     SessionLost,
-    TenureError,
     Unavailable,
 )
 from ..wires import consul as wires
 from ..wires.consul import Answer, ConsulWire, Entry, Refused
+from ._consul_claims import Claims
 from ._consul_examine import check_ttl, examine, server
 from ._consul_keys import (
-    SHARED,
     Keys,
-    Place,
     Session,
     Stand,
-    ahead,
     claim,
     claim_id,
     find,
@@ -54,9 +41,6 @@ from ._consul_records import KeyRecords
 from ._consul_url import check, lock_delay, settings
 from .base import Driver, Lost, Wake
 
-_RACES = 16
-"""How often a conditional claim starts over because others claimed in between."""
-_KNOWN_EMPTY = 4096
 _OPERATIONS_MAX = 60
 """Consul takes 64 in one transaction, newer ones 128."""
 
@@ -84,13 +68,10 @@ class ConsulDriver(Driver):
         check(url)
         self._delay = lock_delay(url)
         self._keys = Keys(namespace)
-        self._sessions: dict[str, Session] = {}
-        self._places: dict[str, Place] = {}
-        self._empty: dict[str, int] = {}
-        """Of rosters where an own claim was alone that has left: when the gate was written."""
         self._wire: ConsulWire | None = None
         self._agent: dict[str, Any] | None = None
         """What the agent said when it was asked first, for whoever wants to know."""
+        self._claims = Claims(self._keys, self._connected, runtime)
         self._polls = Polls(runtime, self._connected, self.patience)
         self.records = KeyRecords(self._keys, self._connected, runtime)
 
@@ -139,7 +120,7 @@ class ConsulDriver(Driver):
         ttl, delay = (f"{math.ceil(each * 1000)}ms" for each in (self.ttl, self._delay))
         wire = self._connected()
         session = await wire.create_session(f"tenure {owner}"[:200], ttl, behavior, delay)
-        self._sessions[session] = Session(owner)
+        self._claims.sessions[session] = Session(owner)
         return session
 
     async def renew(self, session: str) -> None:
@@ -150,14 +131,11 @@ class ConsulDriver(Driver):
         wire = self._connected()
         if self._delay:
             # Else what is left in good order would be delayed, too.
-            keys = [each.key for each in self._places.values() if each.session == session]
-            keys.append(self._keys.of_session(session))
+            keys = [*self._claims.of_session(session), self._keys.of_session(session)]
             for at in range(0, len(keys), _OPERATIONS_MAX):
                 await wire.txn([wires.delete(key) for key in keys[at : at + _OPERATIONS_MAX]])
         await wire.end_session(session)
-        self._sessions.pop(session, None)
-        for id in [id for id, place in self._places.items() if place.session == session]:
-            self._places.pop(id, None)
+        self._claims.forget(session)
 
     async def last_seen(self, session: str) -> float | None:
         # Consul tells no more of a session than that it lives.
@@ -174,139 +152,17 @@ class ConsulDriver(Driver):
         width: int | None,
         shared: bool = False,
     ) -> Roll:
-        place = self._places.get(id)
-        if place is None:
-            key = self._keys.of_claim(roster, id, bool(body))
-            place = self._places[id] = Place(session, roster, key, shared)
-        try:
-            if width is None:
-                found = await self._enter(place, body, None)
-                assert found is not None
-            else:
-                found = await self._enter_among(place, body, width)
-        except BaseException as error:
-            if not _is_answer(error):
-                place.sure = False
-            elif place.sure and not place.token:
-                self._places.pop(id, None)
-            raise
-        if found.mine is None and place.sure:
-            self._places.pop(id, None)
-        return found
+        return await self._claims.enter(session, roster, id, body, width, shared)
 
-    async def _enter_among(self, place: Place, body: str, width: int) -> Roll:
-        """Claim if fewer than `width` have: by what is known, or after a look."""
-        roster, wire = place.roster, self._connected()
-        gate, prefix = self._keys.of_gate(roster), self._keys.of_roster(roster)
-        guess = self._empty.pop(roster, None)
-        if guess is not None:
-            entered = await self._enter(place, body, guess)
-            if entered is not None:
-                return entered
-        for _ in range(_RACES):
-            found = await wire.trees(gate, prefix)
-            written = next((each.modified for each in found if each.key == gate), 0)
-            claims = wires.in_order([each for each in found if each.key != gate])
-            entries = await self._without_dead(place.session, claims)
-            stand = find(entries, place.key)
-            if stand.entry is not None:
-                place.token = stand.entry.created
-                return self._stands(place, entries, stand, 0)
-            if len(ahead(entries, place.shared)) >= width:
-                if place.session not in self._sessions:
-                    raise SessionLost(f"consul: the session {place.session} has ended")
-                return roll(roster, entries, stand, place.shared)
-            entered = await self._enter(place, body, written, entries)
-            if entered is not None:
-                return entered
-        raise Unavailable("consul: too many others claimed at the same time")
-
-    async def _enter(
-        self, place: Place, body: str, written: int | None, others: Sequence[Entry] = ()
-    ) -> Roll | None:
-        """Put the claim; with `written`, only if the gate was last written then, else None.
-
-        Then the `others` are those that were there at that time.
-        """
-        session, roster, key = place.session, place.roster, place.key
-        gate = self._keys.of_gate(roster)
-        session_key = self._keys.of_session(session)
-        public = bool(body) and written is None  # it is there to be read, and waits for nobody
-        known = self._sessions.get(session)
-        if known is None:
-            raise SessionLost(f"consul: the session {session} has ended")
-        text, mark = value(known.owner, body, round(self.runtime.wall(), 3)), key.encode()
-        for _ in range(_RACES):
-            epoch = known.epoch
-            alive = wires.unchanged(session_key, epoch) if epoch else wires.not_there(session_key)
-            operations = [
-                wires.not_there(key),
-                alive,
-                # Consul takes what changes nothing for no write, so the claim's name is in it.
-                wires.put(gate, mark) if written is None else wires.put_if(gate, written, mark),
-                wires.lock(key, session, text, SHARED if place.shared else 0),
-            ]
-            if written is None and not public:
-                operations.append(wires.tree(self._keys.of_roster(roster)))
-            outcome = await self._connected().txn(operations)
-            if not isinstance(outcome, Refused):
-                break
-            if 0 in outcome.reasons:
-                return await self._found(place)
-            if 1 in outcome.reasons:  # a withdrawal has written it meanwhile
-                if known.epoch == epoch:
-                    await self._learn_epoch(session, known)
-            elif written is not None and 2 in outcome.reasons:
-                return None
-            else:
-                raise BackendError(f"consul: a claim was refused: {outcome.reasons}")
-        else:
-            raise Unavailable("consul: too many others withdrew at the same time")
-        at = next((at for at, each in enumerate(outcome) if each.key == key), None)
-        if at is None:
-            raise ProtocolError("consul: a transaction has other results than operations")
-        entered = outcome[at]
-        token = place.token = entered.created
-        mine = Claim(roster, claim_id(entered), session, token, known.owner, body, place.shared)
-        if public:
-            return Roll((), mine)
-        if written is None:
-            entries = await self._without_dead(session, wires.in_order(outcome[at + 1 :]))
-        else:
-            entries = [*others, entered._replace(value=wires.encoded(text))]
-        place.alone = len(entries) == 1
-        if place.alone:
-            return Roll((mine,), mine)
-        return self._stands(place, entries, find(entries, key), token)
-
-    async def _learn_epoch(self, session: str, known: Session) -> None:
-        entry = await self._connected().get(self._keys.of_session(session))
-        if entry is None:
-            raise SessionLost(f"consul: the session {session} has expired or was destroyed")
-        known.epoch = max(known.epoch, entry.modified)
-
-    async def _found(self, place: Place) -> Roll:
-        """The roll as seen from an own claim that turned out to be there already."""
-        found = await self._connected().tree(self._keys.of_roster(place.roster))
-        entries = await self._without_dead(place.session, found.entries)
-        stand = find(entries, place.key)
-        if stand.entry is not None:
-            place.token = stand.entry.created
-        return self._stands(place, entries, stand, found.version)
-
-    def _stands(self, place: Place, entries: Sequence[Entry], stand: Stand, index: int) -> Roll:
-        """Keep in mind where a claim was found to stand, and make the roll of it."""
-        place.index = index
-        place.before = stand.ahead[-1] if stand.ahead else None
-        place.ahead = frozenset(each.key for each in stand.ahead)
-        return roll(place.roster, entries, stand, place.shared)
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
+        await self._claims.withdraw(session, roster, id)
 
     async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
         found = await self._connected().tree(self._keys.of_roster(roster))
-        entries = await self._without_dead(session, found.entries)
-        place = self._places.get(id)
+        entries = await self._claims.without_dead(session, found.entries)
+        place = self._claims.places.get(id)
         if place is not None:
-            return self._stands(place, entries, find(entries, place.key), found.version)
+            return self._claims.stands(place, entries, find(entries, place.key), found.version)
         stand = Stand(None, ())
         for public in (True, False) if id else ():
             if stand.entry is None:
@@ -321,26 +177,6 @@ class ConsulDriver(Driver):
                 deletes = [wires.delete_if(each.key, each.modified) for each in dead]
                 await self._connected().txn(deletes[:_OPERATIONS_MAX])
         return tuple(claim(roster, each) for each in found.entries if each.session)
-
-    async def _without_dead(self, session: str, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Remove the claims of sessions that are over, where Consul has left them.
-
-        It does if they were begun with a lock-delay. To lock a key is what the delay forbids,
-        so as long as it lasts a dead claim stays, and counts.
-        """
-        if all(each.session for each in entries):
-            return entries
-        left = []
-        for each in entries:
-            if not each.session and session:
-                lost = self._keys.of_session(claim_id(each).rpartition(".")[0])
-                operations = [wires.delete(each.key), wires.delete(lost)]
-                if "/q/" in each.key:
-                    operations.insert(0, wires.lock(each.key, session))
-                if not isinstance(await self._connected().txn(operations), Refused):
-                    continue
-            left.append(each)
-        return left
 
     async def amend(self, claim: Claim, body: str) -> Claim:
         wire, entry = self._connected(), await self._find(claim)
@@ -363,43 +199,11 @@ class ConsulDriver(Driver):
 
     async def _find(self, claim: Claim) -> Entry | None:
         """The entry of a claim: by its key if it is known, else by its id."""
-        place = self._places.get(claim.id)
+        place = self._claims.places.get(claim.id)
         keys = {self._keys.of_claim(claim.roster, claim.id, public) for public in (True, False)}
         keys = keys if place is None else {place.key}
         found = await self._connected().trees(*keys)  # also of keys that go on longer
         return next((each for each in found if each.key in keys), None)
-
-    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
-        place, wire = self._places.get(id), self._connected()
-        if place is None:  # somebody else's, or it was withdrawn before, most likely
-            keys = [self._keys.of_claim(roster, id, public) for public in (True, False)]
-            await wire.txn([wires.delete(key) for key in keys])
-            return
-        known = self._sessions.get(session)
-        if place.sure or known is None:
-            try:
-                await wire.delete(place.key)
-            except BaseException as error:
-                if not _is_answer(error):
-                    place.sure = False
-                raise
-            if place.alone:
-                self._left_empty(roster, place.token)
-        else:
-            unique = self.runtime.unique().encode()
-            epoch = wires.lock(self._keys.of_session(session), session, unique)
-            # Without the session, nothing that is still under way can be entered.
-            with suppress(SessionLost):
-                outcome = await wire.txn([wires.delete(place.key), epoch])
-                if isinstance(outcome, Refused):
-                    raise BackendError(f"consul: a withdrawal was refused: {outcome.reasons}")
-                known.epoch = max(known.epoch, outcome[-1].modified)
-        self._places.pop(id, None)
-
-    def _left_empty(self, roster: str, written: int) -> None:
-        if len(self._empty) >= _KNOWN_EMPTY:
-            self._empty.clear()
-        self._empty[roster] = written
 
     async def rosters(self, prefix: str) -> Sequence[str]:
         found = await self._connected().keys(self._keys.rosters(prefix), "/")
@@ -415,7 +219,7 @@ class ConsulDriver(Driver):
             for text, answer in known:
                 self._polls.add(interest, text, answer, Whatever(), wake)
             return
-        place = self._places.get(interest.id)
+        place = self._claims.places.get(interest.id)
         before = None if place is None else place.before
         if place is None or before is None or claim_id(before) != interest.before:
             self._polls.add(interest, f"{prefix}?keys", UNKNOWN, Whatever(), wake)
@@ -429,8 +233,3 @@ class ConsulDriver(Driver):
 
     def unlisten(self, interest: Interest) -> None:
         self._polls.remove(interest)
-
-
-def _is_answer(error: BaseException) -> bool:
-    """Whether the server has said no, or nothing was asked: then nothing is on its way."""
-    return isinstance(error, TenureError) and not isinstance(error, (OutcomeUnknown, ProtocolError))

@@ -28,11 +28,12 @@ from ..errors import (
     Unsupported,
 )
 from ..wires.links import Row
-from ..wires.mysql import Link, literal
+from ..wires.mysql import Link
 from ..wires.mysql_loop import LoopWire
 from ..wires.mysql_thread import ThreadWire
 from ._mysql_documents import TableDocuments
 from ._mysql_locks import UserLocks, UserSession, session_lock
+from ._mysql_notes import Notes
 from ._mysql_url import OPTIONS, targets
 from ._serverlocks import Session
 from .base import Lost
@@ -45,8 +46,6 @@ SILENT_TTLS = 4
 It cannot tell a client that was cut off from one that is merely paused: of the one it should
 free the locks soon, of the other it had better not, since that may be about to write.
 """
-_MARK = 0  # the row of `tenure_connection` that tells how far tokens had come
-_START_BITS = 24  # the part of a token that counts within one run of the server
 
 
 class MysqlDriver(TableDocuments):
@@ -85,10 +84,9 @@ class MysqlDriver(TableDocuments):
         else:
             raise Unsupported("mysql: there is no simulated connection")
         self._server: Row | None = None  # what tells the server from every other one
-        self._writes = bool(self.database)  # whether names and owners are written down
+        self.notes = Notes(self.ask, bool(self.database))
         self._warned = False
         self._nodes = 0  # of the Galera cluster, if there is one
-        self._sweeps = [_FORGET_NAMES, _FORGET_CONNECTIONS]  # yet to be carried out, once
         # A database whose name differs only in case may be the same one.
         self.mutex = UserLocks(self, runtime, self.database.lower())
 
@@ -105,7 +103,7 @@ class MysqlDriver(TableDocuments):
 
     async def _begin(self, id: str, owner: str, link: Link, lost: Lost) -> UserSession:
         alive = session_lock(id)
-        if not await self._register(link, alive, owner, b"GET_LOCK('%b', 0) = 1"):
+        if not await self.notes.register(link, alive, owner, b"GET_LOCK('%b', 0) = 1"):
             taken = await link.call(b"SELECT GET_LOCK('?',0)", (alive.encode(),), b"")
             if taken != b"1":
                 raise ProtocolError("mysql: the server does not give out locks")
@@ -115,8 +113,7 @@ class MysqlDriver(TableDocuments):
     async def _renew(self, session: UserSession) -> None:
         await self.mutex.keep(session)
         await super()._renew(session)
-        if self._writes:
-            await self._note(session)
+        await self.notes.name_locks(session)
 
     async def end(self, session: str) -> None:
         self._owners.pop(session, None)
@@ -131,95 +128,9 @@ class MysqlDriver(TableDocuments):
             return
         public = self._public.pop(session.id, ())
         await link.ping(b"SELECT RELEASE_ALL_LOCKS()")
-        if self._writes:
-            await link.run(b"DELETE FROM tenure_connection WHERE number = %d" % link.number)
+        await self.notes.forget(link)
         for roster in sorted(public):
             await self.census(roster)  # buries its claims there
-
-    # -- what is written down ------------------------------------------------------
-
-    async def _register(self, link: Link, alive: str, owner: str, only_if: bytes = b"1") -> bool:
-        """Write down whose connection it is, if that may be done; say whether it was."""
-        if not self._writes:
-            return False
-        # The condition takes the session's lock, in the same round trip.
-        condition = only_if.replace(b"%b", alive.encode())
-        row = b"%d, UUID_SHORT(), %b, %b" % (link.number, literal(alive), literal(owner))
-        statement = b"REPLACE INTO tenure_connection SELECT %b FROM DUAL WHERE %b"
-        try:
-            return (await self.ask(statement % (row, condition), link)).changed > 0
-        except Unavailable:
-            raise
-        except BackendError as error:
-            self._give_up_writing(error)
-            return False
-
-    def _give_up_writing(self, error: BackendError) -> None:
-        self._writes = False
-        logger.info("tenure: an operator will not see the names and owners of locks: %s", error)
-
-    async def _check_tokens(self, link: Link) -> None:
-        """See that no token is lower than those of earlier runs of the server, if that is known."""
-        question = b"SELECT token, UUID_SHORT() FROM tenure_connection WHERE number = %d" % _MARK
-        try:
-            rows = (await self.ask(question, link)).rows
-            before, now = (int(each or 0) for each in rows[0]) if rows else (0, 1 << _START_BITS)
-            if now >> _START_BITS > before >> _START_BITS:
-                await self.ask(_SET_MARK, link)
-        except Unavailable:
-            raise
-        except BackendError as error:
-            self._give_up_writing(error)
-            return
-        if before > now:
-            raise BackendError(_FELL.format(now=now, before=before))
-
-    async def _note(self, session: UserSession) -> None:
-        """Write down what has been held for long: the server's locks have keys, and no names."""
-        names = session.long_held()
-        if not names:
-            if self._sweeps:
-                # One at a time: a renewal must not take long.
-                await self.ask(self._sweeps.pop(), session.main)
-            return
-        rows = b", ".join(
-            b"('%b', %b, CURRENT_TIMESTAMP)" % (key, literal(name)) for key, name in names.items()
-        )
-        try:
-            await self.ask(b"REPLACE INTO tenure_name VALUES " + rows, session.main)
-            session.noted(names.values())
-        except Unavailable:
-            raise
-        except BackendError as error:
-            self._give_up_writing(error)
-
-    async def locks(self, prefix: str) -> list[Row]:
-        """The names of the locks that begin so, with the connections that have them, and 1."""
-        link = await self.questions()
-        like = prefix.encode() + b"%"
-        session = self.session
-        own = b"" if session is None else str(session.alive).encode()
-        for question in (_OF_PLUGIN, _OF_SCHEMA):
-            try:
-                rows = await link.rows(question.replace(b"?", like).replace(b"!", own))
-            except Unavailable:
-                raise
-            except BackendError:
-                continue  # this server does not tell, or not in this way
-            # A list that lacks a lock that is held for certain is no list.
-            if not own or any(row[0] == own for row in rows):
-                return [row for row in rows if row[0] != own]
-        names = await self.known_names(prefix)
-        if not names:
-            return []
-        keys = list(names)
-        asked = ",".join(f"IS_USED_LOCK('{key}')" for key in keys)
-        (held,) = await link.rows(f"SELECT {asked}".encode())
-        return [
-            (key.encode(), number, b"1")
-            for key, number in zip(keys, held, strict=True)
-            if number is not None
-        ]
 
     # -- connections -----------------------------------------------------------
 
@@ -227,7 +138,7 @@ class MysqlDriver(TableDocuments):
         """One more connection for the session, on which to wait."""
         link = await self._connect()
         try:
-            await self._register(link, str(session.alive), session.owner)
+            await self.notes.register(link, str(session.alive), session.owner)
         except BaseException:
             link.end("it could not be set up")
             raise
@@ -241,8 +152,7 @@ class MysqlDriver(TableDocuments):
     async def _main(self) -> Link:
         link = await self._connect(main=True)
         try:
-            if self._writes:
-                await self._check_tokens(link)
+            await self.notes.check_tokens(link)
         except BaseException:
             link.end("it will not do")
             raise
@@ -312,36 +222,6 @@ class MysqlDriver(TableDocuments):
 # Who it is, and how it is set up; and after these, what tells the server from every other.
 _IDENTITY = b"""CONNECTION_ID(), @@max_allowed_packet, @@read_only,
     @@hostname, @@port, @@server_id, @@datadir"""
-
-_OF_PLUGIN = b"""
-    SELECT TABLE_SCHEMA, THREAD_ID, 1 FROM information_schema.METADATA_LOCK_INFO
-    WHERE LOCK_TYPE = 'User lock' AND (TABLE_SCHEMA LIKE '?' OR TABLE_SCHEMA = '!')"""
-_OF_SCHEMA = b"""
-    SELECT OBJECT_NAME, PROCESSLIST_ID, LOCK_STATUS = 'GRANTED'
-    FROM performance_schema.metadata_locks
-    JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
-    WHERE OBJECT_TYPE = 'USER LEVEL LOCK'
-    AND (OBJECT_NAME LIKE '?' OR OBJECT_NAME = '!')"""
-
-_SET_MARK = (
-    b"INSERT INTO tenure_connection VALUES (%d, UUID_SHORT(), '', '') "
-    b"ON DUPLICATE KEY UPDATE token = GREATEST(token, VALUES(token))" % _MARK
-)
-_FORGET_NAMES = (
-    b"DELETE FROM tenure_name WHERE seen < CURRENT_TIMESTAMP - INTERVAL 1 DAY "
-    b"AND IS_USED_LOCK(place) IS NULL"
-)
-
-_FELL = (
-    "mysql: tokens would fall: UUID_SHORT() gives {now}, after {before}. The server's clock was "
-    "set back, it was started twice within a second, or it took the place of one with a higher "
-    "server_id. Correct that and restart it; or, if nothing relies on older tokens, empty the "
-    "table tenure_connection"
-)
-
-_FORGET_CONNECTIONS = (
-    b"DELETE FROM tenure_connection WHERE alive <> '' AND IS_USED_LOCK(alive) IS NULL"
-)
 
 _BETWEEN = (
     "mysql: there is something between this client and the server that shares connections; a "

@@ -18,7 +18,7 @@ from ._redis import Reply, Settings
 from ._redis_calls import Script, ScriptMissing, packed_command
 from .redis import Wire, wire
 
-__all__ = ["Answers", "Fan", "Member", "fan"]
+__all__ = ["Answers", "Fan", "Member", "fan", "heard"]
 
 GRACE_SECONDS = 0.005
 """How long those behind the majority are waited for, besides what the majority took."""
@@ -45,6 +45,11 @@ class Member:
 
 Answers = Mapping[Member, Reply | TenureError]
 """What each of those has answered that were asked. `OutcomeUnknown` if it did not, in time."""
+
+
+def heard(answers: Answers) -> set[Member]:
+    """Those that have answered, and not with an error."""
+    return {member for member in answers if not isinstance(answers[member], TenureError)}
 
 
 class Fan(ABC):
@@ -81,6 +86,18 @@ class Fan(ABC):
             await self._changed.wait(now() + 0.05)
             self._changed.clear()
         self.check_reached()
+
+    def check(self, answers: Answers, good: int) -> None:
+        """Raise what is right when fewer than a majority have done it."""
+        if good >= self.quorum:
+            return
+        for error in answers.values():
+            if isinstance(error, TenureError) and not isinstance(error, Unavailable):
+                raise error
+        if any(isinstance(each, OutcomeUnknown) for each in answers.values()) or good:
+            raise OutcomeUnknown(f"redlock: {good} of {len(self.members)} masters have answered")
+        self.check_reached()
+        raise Unavailable("redlock: too few masters can do it now")
 
     def check_reached(self) -> None:
         """Raise `Unavailable` unless a majority can be asked."""

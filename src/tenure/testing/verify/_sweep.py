@@ -80,7 +80,7 @@ async def _own(driver: Any, mark: str) -> None:
     """What only one driver has: the counter of its tokens, or a folder for each name."""
     module = type(driver).__module__.rpartition(".")[2]
     if module == "redis":
-        await driver._wire.command(b"DEL", driver._counter)
+        await driver._wire.command(b"DEL", driver._keys.counter)
     elif module == "consul":
         for key in await driver._wire.keys(driver._keys.root, ""):
             await driver._wire.delete(key)
