@@ -397,7 +397,7 @@ def test_a_name_is_known_once_it_was_held_for_long(
         assert [each.name for each in a.status()] == ["some name"]
         with contextlib.ExitStack() as stack:
             patch = stack.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr("tenure.drivers.mysql._OF_PLUGIN", b"SELECT * FROM no.such_table")
+            patch.setattr("tenure.drivers._mysql_notes._OF_PLUGIN", b"SELECT * FROM no.such_table")
             assert [each.name for each in a.status()] == ["some name"]
     assert a.status() == ()
 
