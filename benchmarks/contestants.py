@@ -39,8 +39,9 @@ class Contestant:
         self.url = url
         self.options = options
         parts = urlsplit(url)
-        self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or 0
+        first = urlsplit(f"//{parts.netloc.partition(',')[0]}")
+        self.host = first.hostname or "127.0.0.1"
+        self.port = first.port or 0
         self.path = parts.path
 
     def lock(self, name: str) -> Lock:
@@ -199,6 +200,7 @@ DRIVERS = (
     "file",
     "ipc",
     "redis",
+    "redlock",
     "memcached",
     "postgresql",
     "mysql",
@@ -254,6 +256,13 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry("redis-py, asyncio", "raw:RedisAsyncio", "raw", "asyncio", waits=False),
         _TENURE_ASYNCIO,
         Entry("redis-py Lock, asyncio", "peers:RedisLockAsyncio", flavour="asyncio"),
+    ),
+    "redlock": (
+        Entry("redis-py, Connection", "raw_redlock:Connections", "raw", waits=False),
+        _TENURE,
+        Entry("pottery", "raw_redlock:Pottery"),
+        Entry("redis-py, asyncio", "raw_redlock:Clients", "raw", "asyncio", waits=False),
+        _TENURE_ASYNCIO,
     ),
     "memcached": (
         Entry("pymemcache, raw commands", "raw_memcached:Pymemcache", "raw", waits=False),

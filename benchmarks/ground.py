@@ -155,6 +155,11 @@ def backend(driver: str) -> Iterator[tuple[str, str]]:
             info = redis.command("INFO", "server").decode()
             version = next(line for line in info.splitlines() if line.startswith("redis_version"))
             yield redis.url, f"Redis {version.partition(':')[2]}"
+    elif driver == "redlock":
+        with servers.RedisMasters() as masters:
+            info = masters.servers[0].command("INFO", "server").decode()
+            version = next(line for line in info.splitlines() if line.startswith("redis_version"))
+            yield masters.url, f"{len(masters.servers)} masters, Redis {version.partition(':')[2]}"
     elif driver == "zookeeper":
         with servers.ZookeeperServer() as zookeeper:
             version = zookeeper.word("srvr").split()[2].partition("-")[0]

@@ -8,6 +8,7 @@ session that must live.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -34,7 +35,8 @@ class _Statements:
     def __init__(self, url: str) -> None:
         import tenure
 
-        self._coordinator: Any = tenure.connect(url)
+        # Apart from what the others lock, who run in between.
+        self._coordinator: Any = tenure.connect(url, namespace=f"raw-{os.getpid()}")
 
     def turn(self, name: str) -> _Turn:
         """A lock that exists, is free, and is nobody else's."""

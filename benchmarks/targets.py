@@ -12,7 +12,7 @@ LOCAL = ("memory", "file", "ipc")
 HANDOVER_MS = {"memory": 2.0, "file": 2.0, "redis": 2.0, "postgresql": 2.0, "etcd": 2.0}
 OTHERS_HANDOVER_MS = 5.0
 POLLED_HANDOVER_MS = 50.0
-POLLED = ("memcached", "postgresql-row", "sql", "sqlite")
+POLLED = ("memcached", "postgresql-row", "redlock", "sql", "sqlite")
 """Drivers whose backends wake nobody."""
 IDLE_SHARE = 0.02
 QUEUE_RATIO = 2.0

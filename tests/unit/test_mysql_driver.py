@@ -273,12 +273,19 @@ def test_a_reader_that_dies_leaves_the_others_in(
 def test_a_reader_in_the_queue_knows_that_it_was_ended(
     server: MysqlServer, connect: Callable[..., tenure.Coordinator]
 ) -> None:
-    """The end of the connection on which a reader stands in the queue ends its lease."""
+    """The end of the connection on which a reader stands in the queue ends its lease.
+
+    Nobody is in a call on that connection, and it is closed nevertheless.
+    """
     a, b = connect(), connect()
     first, second = (each.lock("r", shared=True).acquire() for each in (a, b))
     (number,) = waiting(server)
+    driver: Any = b._session.driver
+    links = list(driver._wire._links)
+    assert any(each.asking for each in links)
     server.sql(f"KILL {number}")
     until(lambda: second.lost.is_set(), "the loss")
+    until(lambda: all(each._socket.fileno() < 0 for each in links), "the closing")
     assert first.held()
     first.release()
 

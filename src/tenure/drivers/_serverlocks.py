@@ -234,6 +234,10 @@ class ServerLocks(Mutex):
             link.end(f"a lock could not be freed ({error})")
             session.check(error)
             raise
+        except BaseException:
+            # Interrupted, perhaps before anything was sent: nobody would free it a second time.
+            link.end("a release was interrupted")
+            raise
         finally:
             if link is session.main:
                 session.leave(hold)
@@ -301,13 +305,12 @@ class Session(Generic[L]):
 
     def leave(self, hold: Hold) -> None:
         """Forget one holder or attempt."""
-        if hold.shared:
-            with self._lock:
-                readers = self.keys[hold.values]
-                if isinstance(readers, _Readers) and readers.count > 1:
-                    readers.count -= 1
-                    return
-        del self.keys[hold.values]
+        with self._lock:
+            readers = self.keys[hold.values]
+            if hold.shared and isinstance(readers, _Readers) and readers.count > 1:
+                readers.count -= 1
+            else:
+                del self.keys[hold.values]
 
     def alone(self, hold: Hold) -> bool:
         found = self.keys[hold.values]

@@ -128,8 +128,12 @@ class Link(ABC):
     def _give_up(self, reason: str) -> None:
         """End the connection, of which this caller holds the gate if it still asks."""
         self.end(reason)
-        if self.asking:
+        if self._take_up():
             self._leave()
+
+    def _take_up(self) -> bool:
+        """Whether a statement is under way that is the caller's to leave."""
+        return self.asking
 
     @abstractmethod
     def _leave(self) -> None:

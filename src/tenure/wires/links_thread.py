@@ -2,7 +2,9 @@
 
 A gate lets one statement through at a time. Whoever ends a connection while somebody is in a call
 cannot close it, only shut it down under that one, who then closes it. So whoever lets go of the
-gate looks, afterwards, whether the connection has ended in the meantime.
+gate looks, afterwards, whether the connection has ended in the meantime. A statement whose reply
+may take long can be under way with nobody in a call: then it is whoever takes it up first, to
+wait for the reply or to end the connection, that closes it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class SharedLink(Link):
         self._guard = threading.Lock()  # held while the descriptor is used from outside
         self._since: float | None = None
         self._finished = False
+        self._attended = False  # somebody is in a call, or closes it: it is theirs to leave
         self._listening = False  # somebody may be waiting outside the gate
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
@@ -50,7 +53,8 @@ class SharedLink(Link):
         self._ended(self, reason)
         if self._listening:
             self._shut_down()
-        if self._unpark():
+        self._unpark()
+        if self._take_up():
             self._leave()
         elif self._gate.acquire(blocking=False):
             self._leave(idle=True)
@@ -87,13 +91,30 @@ class SharedLink(Link):
             if self.reason is None:
                 self.parked = True
                 return
-        if self.asking:
+        if self._take_up():
             self._leave()
 
     def _unpark(self) -> bool:
         with self._guard:
             parked, self.parked = self.parked, False
             return parked
+
+    def _take_up(self) -> bool:
+        """Attend to the statement that is under way, if there is one and nobody else does."""
+        with self._guard:
+            if not self.asking or self._attended:
+                return False
+            self._attended = True
+            return True
+
+    def _put_down(self) -> None:
+        """Leave the statement under way; if the connection has ended meanwhile, raise so."""
+        with self._guard:
+            if self.reason is None:
+                self._attended = False
+                return
+        self._leave()
+        raise self._unknown()
 
     def _queue_up(self) -> None:
         if not self._gate.acquire(timeout=self._patience):
@@ -106,7 +127,7 @@ class SharedLink(Link):
             raise self._gone()
 
     def _leave(self, idle: bool = False) -> None:
-        self.asking = False
+        self.asking = self._attended = False
         self._since = None
         if self.reason is not None:
             with self._guard:

@@ -75,7 +75,7 @@ class ThreadLink(SharedLink, Link):
 
     async def ask(self, statement: bytes, values: tuple[bytes, ...]) -> None:
         self._enter()
-        self.asking = True
+        self.asking = self._attended = True
         self._reply = None
         try:
             self._since = monotonic()
@@ -85,9 +85,12 @@ class ThreadLink(SharedLink, Link):
             failure = self._broken(str(error))
             self._leave()
             raise failure from error
+        self._put_down()
 
     async def ready(self, seconds: float) -> bool:
         until = monotonic() + seconds
+        if not self._take_up():
+            raise self._unknown()
         try:
             while self._reply is None:
                 if self._tls is None or not self._tls.pending():
@@ -95,7 +98,7 @@ class ThreadLink(SharedLink, Link):
                     if self.reason is not None:
                         raise self._unknown()
                     if not came:
-                        return False
+                        break
                 self._since = monotonic()
                 data = self._receive(_CHUNK)
                 self._since = None
@@ -113,9 +116,16 @@ class ThreadLink(SharedLink, Link):
             failure = self._broken(_malformed(error))
             self._leave()
             raise failure from error
-        return True
+        except BaseException:
+            self._put_down()
+            raise
+        ready = self._reply is not None
+        self._put_down()
+        return ready
 
     async def take(self) -> bytes | None:
+        if not self._take_up():
+            raise self._unknown()
         reply, self._reply = self._reply, None
         try:
             if reply is None or reply.trouble is not None or self.reason is not None:

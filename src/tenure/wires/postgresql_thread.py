@@ -114,7 +114,7 @@ class ThreadLink(SharedLink, Link):
 
     async def ask(self, statement: bytes, values: tuple[bytes, ...]) -> None:
         self._enter()
-        self.asking = True
+        self.asking = self._attended = True
         try:
             self._since = monotonic()
             self._pgconn.send_query_prepared(statement, values)
@@ -123,26 +123,33 @@ class ThreadLink(SharedLink, Link):
             failure = self._broken(error)
             self._leave()
             raise failure from error
+        self._put_down()
 
     async def ready(self, seconds: float) -> bool:
         until = monotonic() + seconds
+        if not self._take_up():
+            raise self._unknown()
         try:
             while self._pgconn.is_busy():
                 left = max(0.0, until - monotonic())
                 came = self._poll.poll(left * 1000)
-                if self.reason is not None:
-                    self._leave()
-                    raise self._unknown()
-                if not came:
-                    return False
+                if not came or self.reason is not None:
+                    break
                 self._pgconn.consume_input()
+            ready = not self._pgconn.is_busy()
         except psycopg.Error as error:
             failure = self._broken(error)
             self._leave()
             raise failure from error
-        return True
+        except BaseException:
+            self._put_down()
+            raise
+        self._put_down()
+        return ready
 
     async def take(self) -> bytes | None:
+        if not self._take_up():
+            raise self._unknown()
         try:
             self._since = monotonic()
             result = self._pgconn.get_result()
