@@ -17,10 +17,10 @@ class Ticket:
 
     __slots__ = ("admitted", "left", "name", "shared", "signal", "waited")
 
-    def __init__(self, name: str, shared: bool, admitted: bool) -> None:
+    def __init__(self, name: str, shared: bool) -> None:
         self.name = name
         self.shared = shared
-        self.admitted = admitted
+        self.admitted = False
         self.left = False
         self.waited = False
         """Whether it was not served at once, here or at the backend."""
@@ -56,22 +56,26 @@ class Gates:
         self._gates: dict[str, _Gate | Ticket] = {}
         self._closed = False
 
-    def enter_now(self, name: str, shared: bool) -> Ticket | None:
-        """Enter if nobody is in the way."""
+    def enter_now(self, ticket: Ticket) -> bool:
+        """Enter if nobody is in the way; say whether it did.
+
+        The ticket is made before, so that whoever is interrupted in here can leave.
+        """
+        name = ticket.name
         with self._lock:
             if self._closed:
                 raise ClosedError("the coordinator is closed")
             if name not in self._gates:
-                ticket = self._gates[name] = Ticket(name, shared, True)
-                return ticket
-            if not shared:
-                return None
+                ticket.admitted = True
+                self._gates[name] = ticket
+                return True
+            if not ticket.shared:
+                return False
             gate = self._gate(name)
-            ticket = Ticket(name, shared, False)
             if gate.queue or not gate.admits(ticket):
-                return None
+                return False
             gate.let_in(ticket)
-            return ticket
+            return True
 
     def _gate(self, name: str) -> _Gate:
         gate = self._gates[name]
@@ -79,52 +83,44 @@ class Gates:
             gate = self._gates[name] = _Gate(gate)
         return gate
 
-    async def enter(self, name: str, shared: bool, until: float | None) -> Ticket | None:
-        """Enter in turn; None if the time came first."""
-        ticket = self.enter_now(name, shared)
-        if ticket is not None:
-            return ticket
-        ticket = Ticket(name, shared, False)
+    async def enter(self, ticket: Ticket, until: float | None) -> bool:
+        """Enter in turn; False if the time came first. Whoever fails to enter must leave."""
+        name = ticket.name
         ticket.waited = True
         signal = ticket.signal = self._runtime.signal()
         with self._lock:
             if self._closed:
                 raise ClosedError("the coordinator is closed")
             if name not in self._gates:
-                self._gates[name] = ticket
                 ticket.admitted = True
-                return ticket
+                self._gates[name] = ticket
+                return True
             gate = self._gate(name)
             gate.queue.append(ticket)
             self._advance(name, gate)
-        try:
-            await signal.wait(until)
-            if self._closed:
-                raise ClosedError("the coordinator was closed while it waited for the lock")
-        except BaseException:
-            self.leave(ticket)
-            raise
-        if ticket.admitted:
-            return ticket
-        self.leave(ticket)
-        return None
+        await signal.wait(until)
+        if self._closed:
+            raise ClosedError("the coordinator was closed while it waited for the lock")
+        return ticket.admitted
 
     def leave(self, ticket: Ticket) -> None:
-        """Leave the gate or its queue, and let in whoever comes next. Idempotent."""
+        """Leave the gate or its queue, and let in whoever comes next. Idempotent.
+
+        Does nothing for a ticket that has entered neither.
+        """
         with self._lock:
             if ticket.left:
                 return
             ticket.left = True
-            gate = self._gates[ticket.name]
+            gate = self._gates.get(ticket.name)
             if gate is ticket:
                 del self._gates[ticket.name]
-                return
-            assert isinstance(gate, _Gate)
-            if ticket.admitted:
-                gate.inside -= 1
-            else:
-                gate.queue.remove(ticket)
-            self._advance(ticket.name, gate)
+            elif isinstance(gate, _Gate):
+                if ticket.admitted:
+                    gate.inside -= 1
+                elif ticket in gate.queue:
+                    gate.queue.remove(ticket)
+                self._advance(ticket.name, gate)
 
     def taken(self, name: str) -> bool:
         """Say whether somebody here holds the name, or waits for it."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
+from ._callbacks import call_back
 from ._gate import Ticket
 from ._model import Event, Grant
 from ._runtime.base import Signal
@@ -50,6 +51,7 @@ class BaseLease:
         "_session",
         "_since",
         "_ticket",
+        "_told",
         "_width",
         "name",
         "shared",
@@ -91,6 +93,7 @@ class BaseLease:
         self._releasing = False
         self._callbacks: list[Callable[[Any], object]] = []
         self._lost_signal: Signal | None = None
+        self._told = False
         self.name = name
         self.token = token
         self.shared = ticket.shared
@@ -164,7 +167,7 @@ class BaseLease:
     # -- its end -------------------------------------------------------------
 
     def end(self, reason: str) -> None:
-        """The session is over: tell whoever waits for it. (For the session to call.)"""
+        """The session is over: wake whoever waits for it. (For the session to call.)"""
         if self._ended:
             return
         self._reason = reason
@@ -172,8 +175,13 @@ class BaseLease:
         self._session.gates.leave(self._ticket)
         if self._lost_signal is not None:
             self._lost_signal.set()
-        self._call_back()
-        self._emit("lost", reason)
+
+    def tell(self) -> None:
+        """Call back whoever asked to be told of the end. (For the session to call.)"""
+        if self._reason is not None and not self._told:
+            self._told = True
+            self._call_back()
+            self._emit("lost", self._reason)
 
     def doubt(self, reason: str) -> None:
         """The last renewal failed. (For the session to call.)"""
@@ -236,10 +244,11 @@ class BaseLease:
     def _forget(self) -> None:
         if self._ended:
             return
-        self._ended = True
         session = self._session
-        session.drop(self._life, self)
+        # First of all, and last what says that it was done: Ctrl-C may come in between.
         session.gates.leave(self._ticket)
+        session.drop(self._life, self)
+        self._ended = True
         if self._lost_signal is not None:
             self._lost_signal.set()  # it will never be lost: nobody need wait any longer
         if self.unsure:
@@ -269,10 +278,7 @@ class BaseLease:
                 call = self._callbacks.pop(0)
             except IndexError:
                 return
-            try:
-                call(self)
-            except Exception:
-                logger.exception("tenure: the on_lost callback of %r failed", self.name)
+            call_back(call, (self,), "tenure: the on_lost callback of %r failed", self.name)
 
     def _emit(self, kind: Any, reason: str) -> None:
         session = self._session

@@ -14,6 +14,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+from ._callbacks import call_back
 from ._gate import Gates
 from ._model import Event
 from ._runtime.base import Job, Runtime, Signal, Timer
@@ -29,7 +30,10 @@ class Held(Protocol):
     """What a life knows of the leases that depend on it."""
 
     def end(self, reason: str) -> None:
-        """The life is over: tell whoever cares. Never raises."""
+        """The life is over: from now on it is lost. Never raises."""
+
+    def tell(self) -> None:
+        """Tell whoever cares. Called when every lease of the life has ended."""
 
     def doubt(self, reason: str) -> None:
         """The last renewal failed. Never raises."""
@@ -96,6 +100,9 @@ class Session:
         self._closing = runtime.signal()
         self._debts: list[tuple[Life, str, str, int, float]] = []
         self._closed: TenureError | None = None
+        self._ending = runtime.mutex()
+        self._closer: object = None
+        self._shut_down = False
         self.watchers: set[Signal] = set()
         """Set when the session is closed; for who waits, but depends on no life."""
         self.limits: dict[str, int] = {}
@@ -142,7 +149,7 @@ class Session:
             self._life = self.alive = life
         if life.deadline < math.inf:
             self._arm(life)
-        if self._keeper is None:
+        if self._keeper is None or self._keeper.ended():
             self._keeper = self.runtime.spawn(self._keep, "keepalive")
         self._kick.set()
         return life
@@ -190,6 +197,8 @@ class Session:
         for waiter in waiters:
             waiter.set()
         self._kick.set()
+        for lease in leases:
+            lease.tell()  # not before: what the callbacks do, or raise, must not delay the others
 
     # -- what depends on a life ----------------------------------------------
 
@@ -264,7 +273,11 @@ class Session:
                 # In a job of its own: a backend that is slow to clean up must not delay
                 # the renewal of the life that goes on.
                 self._cleaning = True
-                self._cleaner = self.runtime.spawn(self._clean, "cleanup")
+                try:
+                    self._cleaner = self.runtime.spawn(self._clean, "cleanup")
+                except Exception as error:  # noqa: BLE001 - no thread can be had, for instance
+                    self._cleaning = False
+                    logger.error("tenure: cleaning up must wait: %s", error)
             life = self._life
             if life is None or life.reason is not None:
                 await self._kick.wait(self.runtime.now() + self.ttl)
@@ -348,10 +361,27 @@ class Session:
     # -- the end -------------------------------------------------------------
 
     async def close(self) -> None:
-        """Release everything, end the session, stop the background work. Bounded."""
-        if self._closed is not None:
-            return
-        self._closed = ClosedError("the coordinator is closed")
+        """Release everything, end the session, stop the background work. Bounded.
+
+        Done once; but what was interrupted is done again by the next call, to the end.
+        """
+        # A callback of a lease that is lost in this very call may close, too.
+        if not self._shut_down and self._closer != self.runtime.caller():
+            await self.runtime.finish(self._close())
+
+    async def _close(self) -> None:
+        async with self._ending:
+            if not self._shut_down:
+                self._closer = self.runtime.caller()
+                try:
+                    await self._shut()
+                finally:
+                    self._closer = None
+                self._shut_down = True
+
+    async def _shut(self) -> None:
+        if self._closed is None:
+            self._closed = ClosedError("the coordinator is closed")
         self.alive = None
         self.gates.close()
         for watcher in list(self.watchers):
@@ -394,6 +424,7 @@ class Session:
         self._closed = ForkedError(
             "this coordinator was opened before a fork; call tenure.connect() in the child"
         )
+        self._shut_down = True
         self.alive = None
         life = self._life
         if life is not None and life.reason is None:
@@ -411,7 +442,4 @@ class Session:
     def emit(self, event: Event) -> None:
         """Tell the event hook. Its failure is logged and harms nothing."""
         if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception:
-                logger.exception("tenure: the event hook failed on %r", event)
+            call_back(self._on_event, (event,), "tenure: the event hook failed on %r", event)

@@ -105,7 +105,10 @@ class AcquireTimeout(TenureError, TimeoutError):
 
 
 class NotHeld(TenureError):
-    """The caller asks about, or unlocks, an object that it has not locked."""
+    """The caller asks about, or unlocks, an object that it has not locked.
+
+    Or it leaves a `with` block of a lock that it has not entered, while several others have.
+    """
 
 
 class LimitMismatch(InvalidArgument):

@@ -26,6 +26,23 @@ STEPS = st.lists(
 )
 
 
+async def enter(gates: Gates, name: str, shared: bool, until: float | None) -> Ticket | None:
+    """What an acquire does at the gate."""
+    ticket, got = Ticket(name, shared), False
+    try:
+        got = gates.enter_now(ticket) or await gates.enter(ticket, until)
+    finally:
+        if not got:
+            gates.leave(ticket)
+    return ticket if got else None
+
+
+def enter_now(gates: Gates, name: str, shared: bool) -> Ticket | None:
+    """The same, without waiting."""
+    ticket = Ticket(name, shared)
+    return ticket if gates.enter_now(ticket) else None
+
+
 class Crowd:
     """Tasks at one gate, and the order in which they came, were let in, and left."""
 
@@ -42,7 +59,7 @@ class Crowd:
         assert len(self.inside) == 1 or all(each.shared for each in self.inside)
 
     async def wait(self, shared: bool) -> None:
-        ticket = await self.gates.enter("name", shared, None)
+        ticket = await enter(self.gates, "name", shared, None)
         assert ticket is not None
         self.admit(ticket)
 
@@ -51,7 +68,7 @@ class Crowd:
             task = asyncio.ensure_future(self.wait(what == "shared"))
             self.waiting.append((task, what == "shared"))
         elif what in ("try", "try shared"):
-            ticket = self.gates.enter_now("name", what == "try shared")
+            ticket = enter_now(self.gates, "name", what == "try shared")
             if ticket is not None:
                 assert not self.waiting, "it pushed in"
                 self.admit(ticket)
@@ -121,10 +138,10 @@ def test_a_time_out_hands_on_the_turn() -> None:
         crowd = Crowd()
         await crowd.step("shared", 0)
         writer = asyncio.ensure_future(
-            crowd.gates.enter("name", False, crowd.gates._runtime.now() + 0.05)
+            enter(crowd.gates, "name", False, crowd.gates._runtime.now() + 0.05)
         )
         await asyncio.sleep(0)
-        reader = asyncio.ensure_future(crowd.gates.enter("name", True, None))
+        reader = asyncio.ensure_future(enter(crowd.gates, "name", True, None))
         assert await writer is None
         async with asyncio.timeout(5):
             ticket = await reader
@@ -140,10 +157,10 @@ def test_a_turn_that_came_with_the_cancellation_is_handed_on() -> None:
 
     async def main() -> None:
         gates = Gates(AsyncioRuntime())
-        first = gates.enter_now("name", False)
+        first = enter_now(gates, "name", False)
         assert first is not None
-        second = asyncio.ensure_future(gates.enter("name", False, None))
-        third = asyncio.ensure_future(gates.enter("name", False, None))
+        second = asyncio.ensure_future(enter(gates, "name", False, None))
+        third = asyncio.ensure_future(enter(gates, "name", False, None))
         await asyncio.sleep(0)
         gates.leave(first)
         second.cancel()
@@ -160,35 +177,35 @@ def test_a_turn_that_came_with_the_cancellation_is_handed_on() -> None:
 def test_leaving_twice_lets_nobody_in_twice() -> None:
     """Leaving is idempotent, for one who was inside and for one who waited."""
     gates = Gates(ThreadRuntime())
-    first = gates.enter_now("name", False)
+    first = enter_now(gates, "name", False)
     assert first is not None
-    assert drive(gates.enter("name", False, tenure.now())) is None
+    assert drive(enter(gates, "name", False, tenure.now())) is None
     gates.leave(first)
     gates.leave(first)
-    second = gates.enter_now("name", False)
+    second = enter_now(gates, "name", False)
     assert second is not None
     gates.leave(first)
-    assert gates.enter_now("name", False) is None
+    assert enter_now(gates, "name", False) is None
     gates.leave(second)
 
 
 def test_names_do_not_meet() -> None:
     """Each name has a gate of its own."""
     gates = Gates(ThreadRuntime())
-    tickets = [gates.enter_now(name, False) for name in ("a", "b")]
+    tickets = [enter_now(gates, name, False) for name in ("a", "b")]
     assert all(tickets)
 
 
 def test_closing_turns_everybody_away() -> None:
     """Who waits when the gates close gets `ClosedError`, and nobody comes in afterwards."""
     gates = Gates(ThreadRuntime())
-    ticket = gates.enter_now("name", False)
+    ticket = enter_now(gates, "name", False)
     assert ticket is not None
     outcomes: list[str] = []
 
     def wait() -> None:
         try:
-            drive(gates.enter("name", False, None))
+            drive(enter(gates, "name", False, None))
         except ClosedError:
             outcomes.append("turned away")
 
@@ -203,7 +220,7 @@ def test_closing_turns_everybody_away() -> None:
         thread.join(10)
     assert outcomes == ["turned away"] * len(threads)
     with pytest.raises(ClosedError):
-        gates.enter_now("name", False)
+        enter_now(gates, "name", False)
     gates.leave(ticket)
     assert not gates._gates
 
@@ -217,7 +234,7 @@ def test_closing_while_somebody_queues_up() -> None:
             return super().signal()
 
     gates = Gates(Runtime())
-    assert gates.enter_now("name", False) is not None
+    assert enter_now(gates, "name", False) is not None
     with pytest.raises(ClosedError):
-        drive(gates.enter("name", False, tenure.now() + 10))
+        drive(enter(gates, "name", False, tenure.now() + 10))
     assert gates.waiting("name") == 0

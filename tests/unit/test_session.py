@@ -70,6 +70,9 @@ class HandJob:
     def cancel(self) -> None:
         """Never running, so there is nothing to cancel."""
 
+    def ended(self) -> bool:
+        return False
+
     async def join(self, until: float) -> bool:
         return True
 
@@ -104,6 +107,9 @@ class HandRuntime:
 
     def caller(self) -> object:
         return 1
+
+    def cancelling(self) -> bool:
+        return False
 
     def signal(self) -> HandSignal:
         return HandSignal(self)
@@ -217,6 +223,9 @@ class Held:
 
     def end(self, reason: str) -> None:
         self.told.append(f"lost: {reason}")
+
+    def tell(self) -> None:
+        """It has been said above."""
 
     def doubt(self, reason: str) -> None:
         self.told.append(f"in doubt: {reason}")

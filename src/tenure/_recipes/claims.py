@@ -10,10 +10,11 @@ is released when its `on_release` has returned, and not before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import _names
+from .._callbacks import call_back_and_wait
 from .._lease import BaseLease
 from .._runtime.base import Job
 from .._session import Session
@@ -281,12 +282,9 @@ class ClaimsRecipe(Generic[L]):
     async def _call(self, tell: Tell, slot: str, each: _Slot[L]) -> None:
         if tell is None:
             return
-        try:
-            told = tell(slot, each.lease)
-            if isinstance(told, Awaitable):
-                await told
-        except Exception:
-            logger.exception("tenure: a callback failed on the slot %r of %r", slot, self.member)
+        failed = "tenure: a callback failed on the slot %r of %r"
+        runtime, news = self._session.runtime, (slot, each.lease)
+        await call_back_and_wait(runtime, tell, news, failed, slot, self.member)
 
 
 def _lock(group: GroupRecipe[Any], slot: str, lease_type: type[L]) -> LockRecipe[L]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .._callbacks import call_back_and_wait
 from .._runtime.base import Job
 from .._session import Session
 from ..errors import ClosedError, ForkedError, TenureError, Unavailable
@@ -160,12 +161,9 @@ class Callbacks:
             self._close()
 
     async def _tell(self, news: Any) -> None:
-        try:
-            told = self._call(news)
-            if isinstance(told, Awaitable):
-                await told
-        except Exception:
-            logger.exception("tenure: %s: the callback failed on %r", self.what, news)
+        failed = "tenure: %s: the callback failed on %r"
+        runtime = self._session.runtime
+        await call_back_and_wait(runtime, self._call, (news,), failed, self.what, news)
 
     @property
     def closed(self) -> bool:

@@ -64,25 +64,13 @@ class LockRecipe(Generic[L]):
 
     async def try_acquire(self) -> L | None:
         """Take the lock if it is free; one round trip, and no write if it is taken."""
-        session = self._session
-        session.check_open()
-        ticket = session.gates.enter_now(self.roster, self.shared)
-        if ticket is None:
-            return None
-        began = session.now() if session.watched else 0.0
-        return await self._take(ticket, False, None, began)
+        self._session.check_open()
+        return await self._take(Ticket(self.roster, self.shared), False, None)
 
     async def acquire(self, until: float | None) -> L | None:
         """Take the lock, waiting in turn until the time comes; None if it came first."""
-        session = self._session
-        session.check_open()
-        began = session.now() if session.watched else 0.0
-        ticket = session.gates.enter_now(self.roster, self.shared)
-        if ticket is None:
-            ticket = await session.gates.enter(self.roster, self.shared, until)
-            if ticket is None:
-                return None
-        return await self._take(ticket, True, until, began)
+        self._session.check_open()
+        return await self._take(Ticket(self.roster, self.shared), True, until)
 
     async def holder(self) -> Holder | None:
         """Who holds the lock, as far as the backend tells."""
@@ -94,17 +82,20 @@ class LockRecipe(Generic[L]):
         roll = await driver.read(life.id, self.roster, "")
         return Holder(roll.claims[0].owner, roll.claims[0].token) if roll.claims else None
 
-    async def _take(
-        self, ticket: Ticket, wait: bool, until: float | None, began: float
-    ) -> L | None:
-        """Inside the gate: one attempt for each life of the session."""
+    async def _take(self, ticket: Ticket, wait: bool, until: float | None) -> L | None:
+        """Through the gate, and inside of it one attempt for each life of the session."""
         session = self._session
         now = session.now
+        began = now() if session.watched else 0.0
         lease: L | None = None
         life: Life | None = None
         lives = 0
         unreachable_since: float | None = None
         try:
+            # Who has left already passes by.
+            inside = ticket.left or session.gates.enter_now(ticket)
+            if not inside and not (wait and await session.gates.enter(ticket, until)):
+                return None
             while True:
                 try:
                     life = session.alive or await session.life()
@@ -184,6 +175,7 @@ class LockRecipe(Generic[L]):
         limit = None if wait else width
         id = life.next_id()
         lease: L | None = None
+        given = False
         waiter: _Waiter | None = None
         sure = False  # whether every request that could enter the claim was answered
         try:
@@ -213,6 +205,7 @@ class LockRecipe(Generic[L]):
                 lease.unsure = not sure
             elif sure and not wait and roll.mine is None:
                 id = ""  # nothing was written: there is nothing to withdraw
+            given = lease is not None
             return lease
         except Unavailable:
             # The backend does not answer: the caller need not wait for that twice.
@@ -221,7 +214,9 @@ class LockRecipe(Generic[L]):
             raise
         finally:
             try:
-                if lease is None and id:
+                if not given and id:
+                    if lease is not None:  # interrupted just when it was granted
+                        session.drop(life, lease)
                     await session.runtime.finish(self._withdraw(life, id, sure))
             finally:
                 if waiter is not None:

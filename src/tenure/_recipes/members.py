@@ -336,6 +336,7 @@ class BaseMember(PostedLease):
         finally:
             session.drop(life, self)  # not before: at the deadline, the session ends it
             self.end(reason)
+            self.tell()
 
     def __repr__(self) -> str:
         start = f"lease {self.name!r}"

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar
 
+from .._callbacks import call_back
 from .._lease import BaseLease, State
 from .._runtime.base import Signal
 from .._session import Session
@@ -214,7 +215,4 @@ class BaseMultiLease(Generic[L]):
                 call = self._callbacks.pop(0)
             except IndexError:
                 return
-            try:
-                call(self)
-            except Exception:
-                logger.exception("tenure: the on_lost callback of %s failed", self.name)
+            call_back(call, (self,), "tenure: the on_lost callback of %s failed", self.name)

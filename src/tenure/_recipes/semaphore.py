@@ -68,13 +68,12 @@ class SemaphoreRecipe(Generic[P]):
         """
         session = self._session
         session.check_open()
-        began = session.now()
-        await self._agree(began + session.ttl / 3)
+        await self._agree(session.now() + session.ttl / 3)
         while True:
             width = self._lock.width
-            ticket = Ticket(self._lock.roster, False, True)
+            ticket = Ticket(self._lock.roster, False)
             ticket.left = True  # it never was at the gate
-            lease = await self._lock._take(ticket, False, None, began)
+            lease = await self._lock._take(ticket, False, None)
             if lease is not None or self._lock.width <= width:
                 return lease
             # It has grown since anybody here last looked.

@@ -132,6 +132,9 @@ class AsyncioJob:
     def cancel(self) -> None:
         self._task.cancel()
 
+    def ended(self) -> bool:
+        return self._task.done()
+
     async def join(self, until: float) -> bool:
         if self._task is asyncio.current_task():
             return False
@@ -155,6 +158,10 @@ class AsyncioRuntime:
 
     def caller(self) -> object:
         return asyncio.current_task()
+
+    def cancelling(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def signal(self) -> AsyncioSignal:
         return AsyncioSignal(self._loop)

@@ -46,6 +46,10 @@ class Job(Protocol):
         """Cancel the task (asyncio), or do nothing (threads: set the job's own stop signal)."""
         ...
 
+    def ended(self) -> bool:
+        """Say whether the job has ended, for whatever reason."""
+        ...
+
     async def join(self, until: float) -> bool:
         """Wait for the end of the job, at most until the time given; say whether it ended."""
         ...
@@ -74,6 +78,10 @@ class Runtime(Protocol):
 
     def caller(self) -> object:
         """An identity for the thread or task that is running."""
+        ...
+
+    def cancelling(self) -> bool:
+        """Whether the task that is running was asked to end: then it passes a cancellation on."""
         ...
 
     def signal(self) -> Signal: ...

@@ -98,7 +98,7 @@ class ThreadJob:
         def run() -> None:
             try:
                 drive(main())
-            except Exception:
+            except BaseException:
                 logger.exception("background job %r failed", name)
 
         self._thread = threading.Thread(target=run, name=f"tenure-{name}", daemon=True)
@@ -106,6 +106,9 @@ class ThreadJob:
 
     def cancel(self) -> None:
         """A thread cannot be cancelled: its main waits for a stop signal of its own."""
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
 
     async def join(self, until: float) -> bool:
         if self._thread is threading.current_thread():
@@ -124,6 +127,9 @@ class ThreadRuntime:
     unique = staticmethod(_clock.unique)
     # Not the number of the thread, which another one gets when it has ended.
     caller = staticmethod(threading.current_thread)
+
+    def cancelling(self) -> bool:
+        return False
 
     def signal(self) -> ThreadSignal:
         return ThreadSignal()
@@ -177,7 +183,7 @@ class _Alarm:
             if not timer.cancelled:
                 try:
                     timer.call()
-                except Exception:
+                except BaseException:
                     logger.exception("a timer's call failed")
 
 

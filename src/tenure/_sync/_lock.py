@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
+from .._entered import inside, left
 from .._lease import BaseLease, State
 from .._model import Holder
 from .._recipes.lock import LockRecipe
@@ -76,7 +77,12 @@ class Lease(BaseLease):
         lost before, and a `BackendError` if the backend does not answer; the lock is
         then freed in the background, at the latest when the session ends.
         """
-        drive(self._release())
+        try:
+            drive(self._release())
+        except KeyboardInterrupt:
+            # It may have come before anything was done. To release twice does no harm.
+            drive(self._release())
+            raise
 
     def __enter__(self) -> Self:
         self.check()
@@ -117,7 +123,11 @@ class Guard(Generic[H]):
 
     def __enter__(self) -> H:
         lease = self.acquire()
-        self._entered.setdefault(self._session.runtime.caller(), []).append(lease)
+        try:
+            self._entered.setdefault(self._session.runtime.caller(), []).append(lease)
+        except BaseException:
+            lease.__exit__(None, None, None)
+            raise
         return lease
 
     def __exit__(
@@ -126,12 +136,15 @@ class Guard(Generic[H]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        caller = self._session.runtime.caller()
-        leases = self._entered[caller]
-        lease = leases.pop()
-        if not leases:
-            del self._entered[caller]
-        lease.__exit__(kind, error, trace)
+        try:
+            caller, lease = inside(self._entered, self._session.runtime.caller())
+        except KeyboardInterrupt:
+            self.__exit__(kind, error, trace)  # it came before anything was done
+            raise
+        try:
+            lease.__exit__(kind, error, trace)
+        finally:
+            left(self._entered, caller, lease)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call runs while holding it."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from .._coordinator import checked_name, checked_timeout
+from .._entered import inside, left
 from .._lease import BaseLease, State
 from .._model import Holder
 from .._recipes.lock import LockRecipe
@@ -181,12 +182,11 @@ class Guard(Generic[H]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        caller = self._session.runtime.caller()
-        leases = self._entered[caller]
-        lease = leases.pop()
-        if not leases:
-            del self._entered[caller]
-        await lease.__aexit__(kind, error, trace)
+        caller, lease = inside(self._entered, self._session.runtime.caller())
+        try:
+            await lease.__aexit__(kind, error, trace)
+        finally:
+            left(self._entered, caller, lease)
 
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]]

@@ -133,7 +133,10 @@ class Driver(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Drop every connection. Called once, after `end`; must not fail."""
+        """Drop every connection. Called after `end`; must not fail.
+
+        Called again if it was interrupted: then it does what is left to do.
+        """
 
     def abandon(self) -> None:
         """In a forked child: forget every connection without a word to the backend.

@@ -164,6 +164,10 @@ class SimJob:
         if not self._task.node.world.threads:
             self._task.cancel()
 
+    def ended(self) -> bool:
+        """Whether the task has ended."""
+        return self._task.done
+
     async def join(self, until: float) -> bool:
         task = self._task
         node = task.node
@@ -215,6 +219,10 @@ class SimRuntime:
         timer = SimTimer(call)
         self.world.push(self.node.when(when), self.node, timer.fire)
         return timer
+
+    def cancelling(self) -> bool:
+        """Always: a cancellation comes from the world, and never from a callback."""
+        return True
 
     def spawn(self, main: Callable[[], Coroutine[Any, Any, None]], name: str) -> SimJob:
         return SimJob(self.node, main, name)

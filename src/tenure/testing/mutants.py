@@ -120,20 +120,20 @@ MUTANTS: dict[str, tuple[Edit, ...]] = {
     ),
     # -- what an acquire leaves behind ---------------------------------------------
     "unknown-taken-as-failure": (
-        Edit(_LOCK + "_queue", "if lease is None and id:", "if lease is None and id and sure:"),
+        Edit(_LOCK + "_queue", "if not given and id:", "if not given and id and sure:"),
     ),
     "time-out-leaves-the-claim": (
         Edit(
             _LOCK + "_queue",
-            "if lease is None and id:",
-            "if lease is None and id and mine is not None:",
+            "if not given and id:",
+            "if not given and id and mine is not None:",
         ),
     ),
     "cancelled-acquire-leaves-the-claim": (
         Edit(
             _LOCK + "_queue",
-            "if lease is None and id:",
-            "if lease is None and id and not __import__('sys').exc_info()[0]:",
+            "if not given and id:",
+            "if not given and id and not __import__('sys').exc_info()[0]:",
         ),
     ),
     "withdrawal-can-be-cancelled": (

@@ -367,6 +367,7 @@ async def one_lost_lock_is_the_loss_of_all(env: Env) -> None:
     one = lease._leases[0]
     env.session_of(a).drop(one._life, one)
     one.end("an experiment")  # the other one is still held, as far as it knows
+    one.tell()
     assert await waiting.result(5) is True
     assert calls == [lease]
     assert not lease.held() and lease.lost and "an experiment" in lease.reason
