@@ -16,7 +16,8 @@ import pytest
 
 from tenure._url import Url
 from tenure.drivers import registry
-from tenure.policy import evidence, gate, index
+from tenure._ungated import UNGATED
+from tenure.policy import evidence, index
 from tenure.testing.kit import CASES, table
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ PACKAGE = "tenure_sqlite_document"
 
 def run(*command: str, seconds: float, **environment: str) -> str:
     """Run a command to its end; fail with what it said if it fails."""
-    own = {key: value for key, value in os.environ.items() if key != gate.UNGATED}
+    own = {key: value for key, value in os.environ.items() if key != UNGATED}
     done = subprocess.run(
         command,
         env=own | environment,

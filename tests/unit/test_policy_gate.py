@@ -526,6 +526,36 @@ def test_tools_lift_the_gate(own: Sample, monkeypatch: pytest.MonkeyPatch) -> No
         use()
 
 
+@pytest.mark.parametrize("text", ["1", "true", "Yes", " on "])
+def test_the_variable_lifts_the_gate(
+    own: Sample, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The words for yes lift it, and nobody who is unverified is refused."""
+    own.known(Record())
+    monkeypatch.setenv("TENURE_UNGATED", text)
+    assert caught(use) == []
+
+
+@pytest.mark.parametrize("text", ["0", "false", "No", "off", "", " "])
+def test_the_variable_says_no(own: Sample, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The words for no, and nothing at all, leave the gate closed."""
+    own.known(Record())
+    monkeypatch.setenv("TENURE_UNGATED", text)
+    with pytest.raises(LevelTooLow, match="unverified"):
+        use()
+    with pytest.raises(LevelTooLow, match="unverified"):
+        use(min_level="experimental")
+
+
+@pytest.mark.usefixtures("own")
+def test_the_variable_says_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another text is no answer, and is refused by the variable's name."""
+    monkeypatch.setenv("TENURE_UNGATED", "maybe")
+    for options in ({}, {"min_level": "stable"}):
+        with pytest.raises(InvalidArgument, match=r"TENURE_UNGATED is 1 or 0.*'maybe'"):
+            use(**options)
+
+
 def test_to_connect_takes_no_evidence_apart(own: Sample) -> None:
     """A connect reads the index, and loads neither manifests, nor evidence, nor requirements."""
     code = f"""

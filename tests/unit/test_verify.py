@@ -436,6 +436,30 @@ def test_the_quick_start_runs_on_the_backend(folder: FileBackend, tmp_path: Path
     assert (found.holds, found.detail) == (False, "nothing works")
 
 
+def test_no_argument_has_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick start has the URL in its text, and the list of processes has neither."""
+    (subject,) = named("redis", "default")
+    page = tmp_path / subject.manifest.page
+    page.parent.mkdir(parents=True)
+    text = "import sys\nraise SystemExit(f\"{sys.orig_argv} {len('redis://db.example')}\")"
+    page.write_text(f"\n## Quick start\n\n```python\n{text}\n```\n")
+    found = checks.quick_start(subject._replace(root=tmp_path), "redis://:hunter2@h:1/0", "n")
+    assert found.detail == f"{[sys.executable, '-']} {len('redis://:hunter2@h:1/0?namespace=n')}"
+
+
+@pytest.mark.parametrize("secret", ["p@s/s", "p%40s%2fs", "p%40s/s", "t&ken", "t%26ken"])
+def test_no_secret_is_told(tmp_path: Path, secret: str) -> None:
+    """What a program says is told without the secrets of the URL, in any form, and cut after."""
+    (subject,) = named("redis", "default")
+    page = tmp_path / subject.manifest.page
+    page.parent.mkdir(parents=True)
+    said = f"{'x' * 297}{secret} and {secret}"
+    page.write_text(f"\n## Quick start\n\n```python\nraise SystemExit({said!r})\n```\n")
+    url = "redis://:p%40s%2Fs@h:1/0?token=t%26ken"
+    found = checks.quick_start(subject._replace(root=tmp_path), url, "n")
+    assert found.detail == f"{'x' * 297}***"
+
+
 def test_quoted_urls_of_a_page_are_live() -> None:
     """Hosts that end in .example, and every URL in quotes of the driver's own schemes."""
     text = "connect('redis://a:b@c.example:1/0'); connect(\"file:///tmp/x\"); connect('memory://')"

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .._caller import Caller
+from .._ungated import UNGATED, ungated
 from .._url import Url
 from ..drivers import registry
 from ..drivers.base import Driver, Server
@@ -46,8 +47,6 @@ from .notices import (
 from .standing import Standing
 from .versions import release
 
-UNGATED = "TENURE_UNGATED"
-"""The variable that lifts the gate. It is for tests and tools, and lifts no explicit demand."""
 MIN_LEVEL = "TENURE_MIN_LEVEL"
 ALLOW = "TENURE_ALLOW"
 REFUSES_UNVERIFIED = True
@@ -148,7 +147,7 @@ def _names(given: Iterable[str], what: str) -> list[str]:
 
 def admit(entry: registry.Entry, url: Url, wanted: Demands, caller: Caller) -> Gate | None:
     """Let a driver pass, or raise `PolicyError`; the gate has more to ask once it is open."""
-    lifted = UNGATED in os.environ
+    lifted = ungated()
     found = standing.of(entry, url.options)
     allowed = not wanted.allow.isdisjoint({found.driver, entry.scheme, url.scheme})
     if found.deprecation is not None and not lifted:

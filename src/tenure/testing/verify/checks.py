@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from ... import _url
 from ...drivers import registry
@@ -95,7 +96,7 @@ def quick_start(subject: Subject, url: str, namespace: str) -> Check:
     if block is None:
         return Check(False, f"there is no program under 'Quick start' in {subject.manifest.page}")
     text = pages.live_for(block.text, subject.manifest.schemes, url)
-    said = _run([sys.executable, "-c", f"import tenure\n{text}"], url)
+    said = _run([sys.executable, "-"], url, f"import tenure\n{text}")
     return Check(not said, said or f"{path.name}:{block.line} runs")
 
 
@@ -110,10 +111,11 @@ def programs(subject: Subject, url: str, namespace: Callable[[], str]) -> Check:
     return Check(True, ", ".join(names))
 
 
-def _run(command: list[str], url: str) -> str:
+def _run(command: list[str], url: str, program: str = "") -> str:
     """Run a program that finds the URL in its environment; empty if it passes, else what it says.
 
-    What has a password in it is no argument, for that could be read by everybody.
+    What has a password in it is no argument, for that could be read by everybody. So a program
+    with the URL in its text is handed over by the standard input.
     """
     with tempfile.TemporaryDirectory(prefix="tenure-verify-") as folder:
         try:
@@ -121,7 +123,7 @@ def _run(command: list[str], url: str) -> str:
                 command,
                 cwd=folder,
                 env=ungated(TENURE_URL=url, HOME=folder),
-                stdin=subprocess.DEVNULL,
+                input=program,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -133,9 +135,21 @@ def _run(command: list[str], url: str) -> str:
     if done.returncode == 0:
         return ""
     lines = done.stdout.strip().splitlines() or ["it said nothing"]
-    secret = _url.Url.parse(url).password
-    said = lines[-1].removeprefix("FAILED: ").replace(url, "the URL")[:_SAID_MAX]
-    return said.replace(secret, "***") if secret else said
+    # Masked first: half a secret, at the end of what is kept, would not be found.
+    said = lines[-1].removeprefix("FAILED: ").replace(url, "the URL")
+    return masked(said, _url.Url.parse(url))[:_SAID_MAX]
+
+
+def masked(text: str, url: _url.Url) -> str:
+    """The text without the secrets of a URL, however a program may have written them."""
+    forms = {
+        form
+        for secret in url.secrets
+        for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    return text
 
 
 def alive(subject: Subject, boots: Sequence[str]) -> Check:
