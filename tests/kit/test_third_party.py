@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tenure._ungated import UNGATED
 from tenure._url import Url
 from tenure.drivers import registry
-from tenure._ungated import UNGATED
 from tenure.policy import evidence, index
 from tenure.testing.kit import CASES, table
 

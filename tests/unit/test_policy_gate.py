@@ -18,7 +18,7 @@ import pytest
 import tenure
 import tenure.aio
 from support.gated import SOURCE, Sample, closed
-from support.policy import evidence, judgement, record, runs
+from support.policy import MANIFEST, evidence, judgement, record, runs
 from tenure import Characteristic, Level, cli, objectlock
 from tenure._model import Server
 from tenure._url import Url
@@ -31,7 +31,7 @@ from tenure.errors import (
     Unavailable,
     Unsupported,
 )
-from tenure.policy import gate, standing
+from tenure.policy import gate, manifest, standing
 from tenure.policy.evidence import Check
 from tenure.policy.home import homes
 from tenure.policy.levels import Record
@@ -286,6 +286,30 @@ def test_the_strategy_of_the_url_is_judged(own: Sample) -> None:
     assert standing.of(own.entry, {"lock": "neither"}).strategy == "default"
 
 
+def test_a_strategy_tells_what_it_lacks_for_the_next_level(own: Sample) -> None:
+    """Beside the default that is stable, and what is open for it is told for a preview, too."""
+    own.known(record(ran=[*runs(), *runs(19, "other")]))
+    reason = "S1: the last 19 recorded runs were green, not 20"
+    (found,) = caught(lambda: tenure.connect(URL + "?lock=other").close())
+    assert f"sample (other): this driver is experimental, not stable; {reason};" in str(
+        found.message
+    )
+    with pytest.raises(LevelTooLow) as refused:
+        tenure.connect(URL + "?lock=other", min_level="preview")
+    assert refused.value.unmet == (reason,)
+
+
+def test_a_strategy_tells_what_keeps_the_default_down(own: Sample) -> None:
+    """No strategy is above the default, and so what that lacks is open for each."""
+    own.known(record(evidence(coverage_percent=1.0), evidence("other")))
+    (found,) = caught(lambda: tenure.connect(URL + "?lock=other").close())
+    reason = "P5: the default strategy: 1 % of its lines are covered, not 60 %"
+    assert reason in str(found.message)
+    with pytest.raises(LevelTooLow) as refused:
+        tenure.connect(URL + "?lock=other", min_level="stable")
+    assert refused.value.unmet == (reason,)
+
+
 def test_an_author_alone_reaches_a_preview(foreign: Sample) -> None:
     """An index of another distribution that says stable is taken for a preview."""
     assert '"level": "stable"' in (foreign.folder / "evidence" / "index.json").read_text()
@@ -383,6 +407,42 @@ def test_a_version_within_the_evidence(own: Sample, version: str) -> None:
     own.known(record(evidence(), newest, evidence("other")))
     own.driver.told = Server("sample", version)
     assert caught(lambda: use(min_level="stable", require="FENCED")) == []
+
+
+def test_what_is_required_was_corroborated_on_that_version(own: Sample) -> None:
+    """Evidence about a version is not enough if it was on another that something was tried."""
+    cell = evidence().cell
+    newer = evidence(
+        cell=cell._replace(backend_version="8.0.1"),
+        characteristics=(judgement("untestable", reason="no proxy"),),
+    )
+    own.known(record(evidence(), newer, evidence("other")))
+    use(require="FENCED", min_level="experimental")
+    own.driver.told = Server("sample", "8.0.1")
+    assert caught(lambda: use(min_level="experimental")) == []
+    with pytest.raises(CharacteristicUnmet) as found:
+        use(require="FENCED", min_level="experimental")
+    assert found.value.unmet == (
+        "FENCED: this is sample 8.0.1, and it was corroborated on sample 7.2.1",
+    )
+    assert own.driver.opened == 0
+
+
+def test_what_is_required_was_corroborated_of_this_code(own: Sample) -> None:
+    """What was found out about other code of the driver counts for nothing."""
+    own.known(record(evidence(source_hash="then"), evidence("other")))
+    with pytest.raises(CharacteristicUnmet, match="FENCED: claimed, and not tried yet"):
+        use(require="FENCED", min_level="experimental")
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.9"])
+def test_a_series_has_as_many_numbers_as_the_manifest_says(own: Sample, version: str) -> None:
+    """Where the first number alone makes a series, no minor release is another version."""
+    own.driver.told = Server("sample", version)
+    assert len(caught(use)) == 1
+    series = MANIFEST.replace('"sample >=7,<8"\nclient', '"sample >=7,<8"\nseries = 1\nclient')
+    own.known(of=manifest.parse(series, "sample.toml"))
+    assert caught(lambda: use(require="FENCED", min_level="stable")) == []
 
 
 @pytest.mark.parametrize(

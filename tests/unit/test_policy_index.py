@@ -108,6 +108,7 @@ def test_nothing_known_is_unverified_for_ever() -> None:
     assert found["strategies"][0]["characteristics"]["FENCED"] == {
         "claimed": True,
         "verdict": None,
+        "backends": {},
     }
 
 
@@ -116,7 +117,7 @@ def test_characteristics_have_their_verdicts_and_reasons() -> None:
     example = "token 7 came\nafter token 9; " + "again " * 60
     known = record(evidence(characteristics=(judgement("refuted", counterexample=example),)))
     line = built(known)["strategies"][0]["characteristics"]["FENCED"]
-    assert (line["claimed"], line["verdict"]) == (True, "refuted")
+    assert (line["claimed"], line["verdict"], line["backends"]) == (True, "refuted", {})
     assert line["reason"].startswith("token 7 came after token 9; again")
     assert len(line["reason"]) == index.REASON_CHARACTERS_MAX
 
@@ -133,6 +134,7 @@ def test_versions_are_those_of_the_evidence_in_their_order() -> None:
     found = built(known)["strategies"][0]
     assert found["backends"] == {"sample": ["7.2.1", "7.10.0"], "twin": ["1.0"]}
     assert found["pythons"] == ["3.11.7"]
+    assert found["characteristics"]["FENCED"]["backends"] == found["backends"]
 
 
 def test_an_author_alone_reaches_a_preview() -> None:

@@ -207,6 +207,48 @@ def test_a_fault_that_was_not_seen_to_bite_counts_for_nothing() -> None:
     assert unmet(record(evidence(characteristics=(judgement(faults=()),))))["S3"]
 
 
+def test_who_does_not_recover_has_not_met_the_faults() -> None:
+    """That it did not work again is no missing measurement, and fails like a slow recovery."""
+    stuck = Fault("leader killed", True, "seen", True, None, recovered=False)
+    found = unmet(record(evidence(characteristics=(judgement(faults=(stuck,)),))))
+    assert found == {"S3": "leader killed: it did not work again, in tokens"}
+    unknown = stuck._replace(recovered=None)
+    assert not unmet(record(evidence(characteristics=(judgement(faults=(unknown,)),))))
+
+
+def without(*left_out: tuple[str, str]) -> Record:
+    """All that is known, but for these cases with these runtimes, which were not run."""
+    tests = tuple(test for test in evidence().tests if (test.case, test.runtime) not in left_out)
+    return record(evidence(tests=tests))
+
+
+def test_an_absent_case_has_failed() -> None:
+    """What the plan has and the run has not is missing; a run that is told twice is one."""
+    absent = ("another_of_lock", "thread")
+    cell = evidence().cell.name
+    wanted = {"P1": f"in {cell}: 1 of 2 runs of cases with thread"}
+    assert unmet(without(absent)) == wanted
+    (twice,) = without(absent).evidence
+    twice = twice._replace(tests=twice.tests + twice.tests)
+    assert unmet(record(twice)) == wanted
+    assert not unmet(without(absent), profile="group")
+
+
+def test_the_least_is_seen_on_both_runtimes() -> None:
+    """One runtime alone is not even experimental."""
+    basic = "acquire_and_release_leave_nothing"
+    found = unmet(without((basic, "asyncio")))
+    assert found["E1"] == f"no run has seen {basic} pass on thread and asyncio"
+    assert found.keys() == {"E1", "P1"}
+
+
+def test_evidence_without_a_plan_is_not_enough() -> None:
+    """Where nobody knows how many cases there are, nobody knows that all of them passed."""
+    found = unmet(record(evidence(planned={"group/thread": 2, "group/asyncio": 2})))
+    assert found.keys() == {"P1"}
+    assert "run `tenure verify` again" in found["P1"]
+
+
 def test_only_the_newest_of_a_cell_counts() -> None:
     """A run that is repeated replaces the older one of its cell, and not that of another."""
     bad = evidence(days=3, coverage_percent=1.0, checks={})
@@ -234,6 +276,17 @@ def test_a_refutation_ends_with_the_code_that_it_was_about() -> None:
     then = then._replace(cell=then.cell._replace(backend_version="7.1.0"))
     found = evaluate(sample(), record(evidence(), then), POLICY, TODAY).strategies["default"]
     assert found.ledger[Characteristic.FENCED].verdict == "corroborated"
+
+
+def test_nothing_is_corroborated_of_other_code() -> None:
+    """What was found out about other code is forgotten, but for what broke it."""
+    then = record(evidence(source_hash="then"))
+    found = evaluate(sample(), then, POLICY, TODAY).strategies["default"]
+    assert found.ledger[Characteristic.FENCED].verdict is None
+    assert not found.corroborated
+    broke = record(evidence(source_hash="then", characteristics=(judgement("refuted"),)))
+    found = evaluate(sample(), broke, POLICY, TODAY).strategies["default"]
+    assert found.ledger[Characteristic.FENCED].verdict == "refuted"
 
 
 def test_what_was_never_tried_has_no_verdict() -> None:

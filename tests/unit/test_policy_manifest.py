@@ -105,6 +105,14 @@ def test_a_bad_waiver_or_deprecation_is_refused(more: str, message: str) -> None
         manifest.parse(MANIFEST + more, "sample.toml")
 
 
+@pytest.mark.parametrize("series", ["0", "5", '"1"', "true"])
+def test_a_series_is_a_small_number(series: str) -> None:
+    """A version has one number at least, and not very many."""
+    text = MANIFEST.replace('backend = "sample', f'series = {series}\nbackend = "sample', 1)
+    with pytest.raises(InvalidManifest, match=r"supports\[0\].series: "):
+        manifest.parse(text, "sample.toml")
+
+
 def test_a_claim_cannot_be_made_and_withdrawn() -> None:
     """What is withdrawn is no longer claimed."""
     text = MANIFEST + (

@@ -321,6 +321,16 @@ def test_cases_follow_profiles_and_traits() -> None:
     assert {each.profile for each in planned(Suite(), ["group"], traits)} == {"group"}
 
 
+def test_the_plan_is_that_of_the_whole_suite(tmp_path: Path) -> None:
+    """Whatever is left out of a run, its evidence says how many runs of cases there are."""
+    options = Options(out=tmp_path / "x.json", profiles=["lock"], suite=NOTHING)
+    (found,) = verify_driver("memory", None, options, _ignore)
+    whole = planned(Suite(), PROFILES, MemoryBackend.traits())
+    assert sum(found.evidence.planned.values()) == len(whole)
+    asyncio = [each for each in whole if each[::2] == ("watch", "asyncio")]
+    assert found.evidence.planned["watch/asyncio"] == len(asyncio) > 0
+
+
 @pytest.mark.parametrize("flavour", ["thread", "asyncio"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_probes_use_what_they_name(profile: str, flavour: Any) -> None:

@@ -35,7 +35,8 @@ class Fault(NamedTuple):
 
     `confirmed` is whether `proof` (a process state, packets that were counted) was observed;
     without it a trial says nothing. `safe` is whether nothing wrong was seen under it.
-    `recovery_seconds` is how long until the driver worked again after the fault was over.
+    `recovered` is whether the driver worked again after the fault was over, and
+    `recovery_seconds` how long that took; None if it was not measured.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Fault(NamedTuple):
     proof: str
     safe: bool = True
     recovery_seconds: float | None = None
+    recovered: bool | None = None
 
 
 class Judgement(NamedTuple):
@@ -112,7 +114,11 @@ class Run(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All that one run found out about one strategy of a driver in one cell."""
+    """All that one run found out about one strategy of a driver in one cell.
+
+    planned: how many runs of cases the whole suite has for the driver's traits, by profile and
+        runtime as in `lock/thread`, whatever was left out of this run.
+    """
 
     driver: str
     strategy: str
@@ -129,6 +135,7 @@ class Evidence(NamedTuple):
     coverage_percent: float | None = None
     benchmark: Mapping[str, float] = types.MappingProxyType({})
     provenance: Provenance = "in-tree"
+    planned: Mapping[str, int] = types.MappingProxyType({})
     schema: int = SCHEMA
 
     @property

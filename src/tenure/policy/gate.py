@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .._caller import Caller
@@ -313,6 +313,8 @@ class Gate(NamedTuple):
                 self._untold(f"it calls itself {server.product} {server.version!r}", binding)
             elif not self.found.covers(server):
                 self._other_version(server, binding)
+            else:
+                self._check_corroborated(server)
         if len(_asked) >= URLS_MAX:
             _asked.clear()
         _asked.add(where)
@@ -323,15 +325,21 @@ class Gate(NamedTuple):
             self._refuse(f"the version of the backend cannot be told: {reason}")
         logger.info("%s: the version of the backend cannot be told: %s", self.found.title, reason)
 
-    def _other_version(self, server: Server, binding: bool) -> None:
-        known = ", ".join(
-            f"{product} {version}"
-            for product, versions in self.found.backends.items()
-            for version in versions
+    def _check_corroborated(self, server: Server) -> None:
+        """What is required must have been corroborated on this version, and not on another."""
+        unmet = tuple(
+            f"{name}: this is {server.product} {server.version}, and it was corroborated on "
+            f"{_versions(self.found.characteristics[name]['backends'])}"
+            for name in sorted(self.wanted.require)
+            if not self.found.corroborated(name, server)
         )
+        if unmet:
+            raise _lacking(self.found, unmet)
+
+    def _other_version(self, server: Server, binding: bool) -> None:
         reason = (
             f"this is {server.product} {server.version}, and the evidence is about "
-            f"{known or 'no version at all'}"
+            f"{_versions(self.found.backends)}"
         )
         if binding:
             self._refuse(reason)
@@ -344,3 +352,10 @@ class Gate(NamedTuple):
         if floor is not None and floor > Level.EXPERIMENTAL:
             raise _too_low(self.found, floor, min(self.found.level, Level.EXPERIMENTAL), reason)
         raise _lacking(self.found, tuple(f"{name}: {reason}" for name in sorted(require)))
+
+
+def _versions(backends: Mapping[str, list[str]]) -> str:
+    return (
+        ", ".join(f"{product} {each}" for product, known in backends.items() for each in known)
+        or "no version at all"
+    )

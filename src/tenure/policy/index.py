@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from .evidence import Evidence
     from .home import Home
     from .levels import Assessment, Ledgered, Policy, Record, StrategyStanding
-    from .manifest import Manifest
+    from .manifest import Manifest, Strategy
 
 SCHEMA = 1
 ALWAYS = "0001-01-01"
@@ -163,8 +164,12 @@ def _driver(found: Known, policy: Policy) -> dict[str, Any]:
                 "name": each.name,
                 "when": dict(each.when),
                 "steps": _steps(each.name, assessed),
-                "characteristics": _characteristics(next(iter(assessed.values())), each.name),
-                **_versions(record, each.name),
+                "characteristics": _characteristics(
+                    next(iter(assessed.values())), record, each.name
+                ),
+                "backends": _backends(record.of(each.name)),
+                "series": _series(each),
+                "pythons": _ordered({found.cell.python for found in record.of(each.name)}),
             }
             for each in manifest.strategies
         ],
@@ -220,13 +225,19 @@ def _step(standing: StrategyStanding) -> dict[str, Any]:
     }
 
 
-def _characteristics(assessment: Assessment, name: str) -> dict[str, Any]:
-    """All that are claimed, or were tried."""
+def _characteristics(assessment: Assessment, record: Record, name: str) -> dict[str, Any]:
+    """All that are claimed, or were tried; and on what today's code was seen to have each."""
     standing = assessment.strategies[name]
     return {
         str(characteristic): {
             "claimed": line.claimed,
             "verdict": line.verdict,
+            "backends": _backends(
+                evidence
+                for evidence in record.current(name)
+                if (found := evidence.judgement(characteristic)) is not None
+                and found.verdict == "corroborated"
+            ),
             **({"reason": reason} if (reason := _reason(line)) else {}),
         }
         for characteristic, line in standing.ledger.items()
@@ -241,21 +252,23 @@ def _reason(line: Ledgered) -> str:
     return text[:REASON_CHARACTERS_MAX]
 
 
-def _versions(record: Record, name: str) -> dict[str, Any]:
-    """On what the evidence was found, each in the order of its versions."""
+def _backends(found: Iterable[Evidence]) -> dict[str, list[str]]:
+    """On what evidence was found: products, and the versions of each in their order."""
+    backends: dict[str, set[str]] = {}
+    for each in found:
+        backends.setdefault(each.cell.backend, set()).add(each.cell.backend_version)
+    return {product: _ordered(versions) for product, versions in backends.items()}
+
+
+def _ordered(versions: Iterable[str]) -> list[str]:
     from .versions import release
 
-    backends: dict[str, set[str]] = {}
-    for each in record.of(name):
-        backends.setdefault(each.cell.backend, set()).add(each.cell.backend_version)
+    return sorted(versions, key=lambda version: (release(version), version))
 
-    def ordered(versions: Iterable[str]) -> list[str]:
-        return sorted(versions, key=lambda version: (release(version), version))
 
-    return {
-        "backends": {product: ordered(versions) for product, versions in backends.items()},
-        "pythons": ordered({each.cell.python for each in record.of(name)}),
-    }
+def _series(strategy: Strategy) -> dict[str, int]:
+    """How many numbers of a product's version make a series, where that is said."""
+    return {each.backend.name: each.series for each in strategy.supports if each.series is not None}
 
 
 def _deprecation(manifest: Manifest) -> dict[str, str] | None:

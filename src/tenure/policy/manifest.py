@@ -20,6 +20,8 @@ from .profiles import PROFILES
 from .versions import Support, support
 
 DEFAULT = "default"
+SERIES_MAX = 4
+"""More numbers than this no release has."""
 
 
 class InvalidManifest(TenureError):
@@ -27,12 +29,17 @@ class InvalidManifest(TenureError):
 
 
 class Supports(NamedTuple):
-    """One line of `supports`: what the driver is meant to run on, each as `name specifier`."""
+    """One line of `supports`: what the driver is meant to run on, each as `name specifier`.
+
+    series: how many numbers of the backend's version make a series, within which evidence about
+        one version holds for all; None for two, as in 7.2.
+    """
 
     os: Support
     python: Support
     backend: Support
     client: Support | None
+    series: int | None = None
 
 
 class Withdrawn(NamedTuple):
@@ -360,7 +367,10 @@ def _supports(table: _Table) -> Supports:
         python=table.converted("python", lambda text: support(f"python {text}")),
         backend=table.converted("backend", support),
         client=client,
+        series=table.take("series", int, None),
     )
+    if made.series is not None and not 1 <= made.series <= SERIES_MAX:
+        raise table.error("series", f"a number from 1 to {SERIES_MAX} was expected")
     table.done()
     return made
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .evidence import Evidence
 from .levels import Level, RecordedRun, Subject
 from .manifest import Supports
-from .profiles import PROFILES
+from .profiles import PROFILES, RUNTIMES
 
 Predicate = Callable[[Subject], str | None]
 
@@ -66,12 +66,12 @@ def requirement(
 def _basic(subject: Subject) -> str | None:
     if not subject.found:
         return "there is no evidence"
-    wanted = set(PROFILES[subject.profile].basic)
+    basic = PROFILES[subject.profile].basic
+    wanted = {(case, runtime) for case in basic for runtime in RUNTIMES}
     for evidence in subject.found:
-        runs = [test for test in evidence.tests if test.case in wanted]
-        if {test.case for test in runs} == wanted and all(_passed(test.outcome) for test in runs):
+        if wanted <= _passed(evidence, subject.profile):
             return None
-    return f"no run has seen {', '.join(sorted(wanted))} pass"
+    return f"no run has seen {', '.join(basic)} pass on {' and '.join(RUNTIMES)}"
 
 
 @requirement(
@@ -160,11 +160,27 @@ def _features(subject: Subject) -> str | None:
         runs = [test for test in evidence.tests if test.profile == subject.profile]
         if not runs:
             return f"no case of it was run in {evidence.cell.name}"
-        failed = sorted({test.case for test in runs if not _passed(test.outcome)})
+        failed = sorted({test.case for test in runs if test.outcome != "passed"})
         if failed:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             return f"in {evidence.cell.name}: {', '.join(failed[:3])}{more}"
+        absent = _absent(evidence, subject.profile)
+        if absent:
+            return f"in {evidence.cell.name}: {absent}"
     return None
+
+
+def _absent(evidence: Evidence, profile: str) -> str:
+    """What of the plan was not run, if anything; where nothing failed."""
+    passed = _passed(evidence, profile)
+    for runtime in RUNTIMES:
+        planned = evidence.planned.get(f"{profile}/{runtime}")
+        if planned is None:
+            return "it has no plan of the suite to be held against: run `tenure verify` again"
+        ran = sum(each == runtime for _, each in passed)
+        if ran < planned:
+            return f"{ran} of {planned} runs of cases with {runtime}"
+    return ""
 
 
 @requirement(
@@ -289,6 +305,8 @@ def _faults(subject: Subject) -> str | None:
                     return f"{fault.name} was not seen to bite in {judgement.experiment}"
                 if not fault.safe and judgement.characteristic in subject.strategy.claims:
                     return f"{fault.name} broke {judgement.characteristic}"
+                if fault.recovered is False:
+                    return f"{fault.name}: it did not work again, in {judgement.experiment}"
                 if fault.recovery_seconds is not None and fault.recovery_seconds > limit:
                     took = fault.recovery_seconds
                     return f"{fault.name}: it took {took:.1f} s to recover, not {limit:.1f} s"
@@ -349,8 +367,13 @@ def _fresh(subject: Subject) -> str | None:
 # -- what they share -------------------------------------------------------------------------
 
 
-def _passed(outcome: str) -> bool:
-    return outcome == "passed"
+def _passed(evidence: Evidence, profile: str) -> set[tuple[str, str]]:
+    """The cases of a profile that have passed, each with its runtime."""
+    return {
+        (test.case, test.runtime)
+        for test in evidence.tests
+        if test.profile == profile and test.outcome == "passed"
+    }
 
 
 def _check(subject: Subject, id: str) -> str | None:

@@ -15,6 +15,9 @@ from . import index
 from .level import Level
 from .versions import release
 
+SERIES = 2
+"""How many numbers of a version make a series, where the manifest does not say: 7.2 of 7.2.1."""
+
 _indexes: dict[str, dict[str, Any] | str] = {}
 """What the index says in a folder of drivers, or why it says nothing."""
 
@@ -28,6 +31,7 @@ class Standing(NamedTuple):
     unmet: tuple[Mapping[str, Any], ...]
     characteristics: Mapping[str, Mapping[str, Any]]
     backends: Mapping[str, list[str]]
+    series: Mapping[str, int]
     deprecation: Mapping[str, str] | None
     unmaintained: bool
 
@@ -37,20 +41,36 @@ class Standing(NamedTuple):
         return self.driver if self.strategy == "default" else f"{self.driver} ({self.strategy})"
 
     def missing(self, level: Level) -> tuple[str, ...]:
-        """What is unmet up to a level, each with its reason."""
-        return tuple(
-            f"{each['requirement']}: {each['reason']}"
+        """What keeps it below a level, each with its reason.
+
+        Beside the default no strategy is a preview, and what is open may be above that level.
+        """
+        open_ = [
+            (Level.parse(each["level"]), f"{each['requirement']}: {each['reason']}")
             for each in self.unmet
-            if not each.get("waived") and Level.parse(each["level"]) <= level
-        )
+            if not each.get("waived")
+        ]
+        level = max(level, min((of for of, _ in open_), default=level))
+        return tuple(text for of, text in open_ if of <= level)
 
     def covers(self, server: Server) -> bool:
-        """Whether the evidence is about that version: of its series, or between two that were."""
-        known = [release(version) for version in self.backends.get(server.product, ())]
+        """Whether the evidence is about that version."""
+        return self._within(server, self.backends)
+
+    def corroborated(self, characteristic: str, server: Server) -> bool:
+        """Whether a characteristic was corroborated on that version."""
+        return self._within(server, self.characteristics[characteristic]["backends"])
+
+    def _within(self, server: Server, known: Mapping[str, list[str]]) -> bool:
+        """Whether a version is of the series of one that is known, or between two."""
+        versions = [release(version) for version in known.get(server.product, ())]
         found = release(server.version)
-        if not known or not found:
+        if not versions or not found:
             return False
-        return found[:2] in {each[:2] for each in known} or min(known) <= found <= max(known)
+        series = self.series.get(server.product, SERIES)
+        return found[:series] in {each[:series] for each in versions} or (
+            min(versions) <= found <= max(versions)
+        )
 
 
 def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
@@ -68,7 +88,7 @@ def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
 
 def _unknown(name: str, reason: str) -> Standing:
     unmet = {"requirement": "E1", "level": "experimental", "reason": reason}
-    return Standing(name, "default", Level.UNVERIFIED, (unmet,), {}, {}, None, False)
+    return Standing(name, "default", Level.UNVERIFIED, (unmet,), {}, {}, {}, None, False)
 
 
 def _told(
@@ -83,11 +103,28 @@ def _told(
         name,
         strategy["name"],
         level,
-        tuple(step["unmet"]),
+        _lacks(step, strategy, driver),
         strategy["characteristics"],
         strategy["backends"],
+        strategy["series"],
         driver["deprecation"],
         driver["unmaintained"],
+    )
+
+
+def _lacks(
+    step: Mapping[str, Any], strategy: Mapping[str, Any], driver: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ...]:
+    """What a strategy lacks, and what keeps the default down, below which it stays."""
+    unmet = tuple(step["unmet"])
+    default = index.strategy(driver, {})
+    if strategy["name"] == default["name"]:
+        return unmet
+    own = {(each["requirement"], each["reason"]) for each in unmet}
+    return unmet + tuple(
+        {**each, "reason": f"the default strategy: {each['reason']}"}
+        for each in index.step(default, today().isoformat())["unmet"]
+        if (each["requirement"], each["reason"]) not in own
     )
 
 

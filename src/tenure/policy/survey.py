@@ -11,7 +11,7 @@ from .evidence import Evidence
 from .home import Home, homes
 from .levels import POLICY, Assessment, Level, Policy, Record, StrategyStanding, Unmet, evaluate
 from .manifest import Manifest, Strategy
-from .profiles import PROFILES
+from .profiles import PROFILES, RUNTIMES
 
 PASSED = "\N{CHECK MARK}"
 FAILED = "\N{BALLOT X}"
@@ -89,9 +89,10 @@ class Counted(NamedTuple):
 
 
 def counted(evidence: Evidence, profile: str) -> Counted:
-    """The runs of a profile's cases, on both runtimes."""
+    """The runs of a profile's cases, on both runtimes; what was left out has not passed."""
     runs = [test for test in evidence.tests if test.profile == profile]
-    return Counted(sum(test.outcome == "passed" for test in runs), len(runs))
+    planned = sum(evidence.planned.get(f"{profile}/{runtime}", 0) for runtime in RUNTIMES)
+    return Counted(sum(test.outcome == "passed" for test in runs), max(planned, len(runs)))
 
 
 def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:

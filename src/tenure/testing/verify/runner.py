@@ -199,6 +199,7 @@ class _Work:
             coverage_percent=coverage,
             benchmark=benchmark,
             provenance=self._provenance,
+            planned=suite.counts(strategy, traits),
         )
 
     def _checks(self, down: Sequence[str]) -> dict[str, Check]:
