@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import subprocess
 import sys
@@ -258,6 +259,48 @@ def test_a_driver_without_an_index_is_unverified(own: Sample) -> None:
         with pytest.raises(LevelTooLow, match=says):
             use()
         use(allow="sample")
+
+
+def _spoil(*path: Any, value: Any) -> Callable[[Any], None]:
+    def spoil(found: Any) -> None:
+        for each in path[:-1]:
+            found = found[each]
+        found[path[-1]] = value
+
+    return spoil
+
+
+FIRST = ("strategies", 0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _spoil("strategies", value={}),
+        _spoil(*FIRST, "steps", value=[]),
+        _spoil(*FIRST, "steps", 0, "unmet", value=["S1"]),
+        _spoil(*FIRST, "steps", 0, "level", value="good"),
+        _spoil(*FIRST, "backends", value=None),
+        _spoil(*FIRST, "backends", "sample", value=[7]),
+        _spoil(*FIRST, "series", value={"sample": "1"}),
+        _spoil(*FIRST, "characteristics", value=[]),
+        _spoil(*FIRST, "characteristics", "FENCED", value="corroborated"),
+        _spoil(*FIRST, "characteristics", "FENCED", "verdict", value="fine"),
+        _spoil(*FIRST, "characteristics", "FENCED", "backends", value=[]),
+        _spoil("deprecation", value="soon"),
+        _spoil("deprecation", value={"since": "1.0"}),
+    ],
+)
+def test_an_index_that_was_spoiled_says_nothing(own: Sample, spoil: Callable[[Any], None]) -> None:
+    """Whatever is wrong in it, the driver is unverified, and the error says that it is broken."""
+    path = own.folder / "evidence" / "index.json"
+    found = json.loads(path.read_text())
+    spoil(found["drivers"]["sample"])
+    path.write_text(json.dumps(found))
+    gate.forget()
+    for options in ({}, {"min_level": "stable"}):
+        with pytest.raises(LevelTooLow, match="its index is not as Tenure writes it"):
+            use(**options)
 
 
 def test_the_index_is_read_in_an_archive(

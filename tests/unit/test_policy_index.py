@@ -11,7 +11,7 @@ import pytest
 
 from support.policy import MANIFEST, TODAY, evidence, judgement, record, sample
 from tenure.drivers import registry
-from tenure.policy import index, manifest
+from tenure.policy import home, index, manifest
 from tenure.policy.evidence import Check, dump
 from tenure.policy.home import Home, homes
 from tenure.policy.index import Known
@@ -26,6 +26,12 @@ reason = "the programs are being written"
 until = 2030-07-01
 spec = "docs/specs/programs.rst"
 """
+
+
+@pytest.fixture(autouse=True)
+def _then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the day of the samples."""
+    monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
 
 
 def built(known: Record | None = None, of: Manifest | None = None, outside: bool = False) -> Any:

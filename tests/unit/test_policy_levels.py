@@ -158,8 +158,14 @@ def test_another_strategy_is_experimental_or_stable() -> None:
     two = half._replace(runs=(*runs(), *runs(3, "other")))
     found = evaluate(sample(), two, POLICY, TODAY)
     assert found.strategies["other"].level is Level.EXPERIMENTAL
-    allowed = changed("claims = []\n", "claims = []\npreview = true\n")
+    waiver = (
+        '\n[[waivers]]\nrequirement = "preview"\nstrategy = "other"\nreason = "soon"\n'
+        'until = 2030-06-01\nspec = "docs/specs/x.rst"\n'
+    )
+    allowed = manifest.parse(MANIFEST + waiver, "sample.toml")
     assert evaluate(allowed, two, POLICY, TODAY).strategies["other"].level is Level.PREVIEW
+    later = evaluate(allowed, two, POLICY, TODAY + timedelta(days=1))
+    assert later.strategies["other"].level is Level.EXPERIMENTAL
     low = record(evidence(coverage_percent=1.0), evidence("other"))
     assert evaluate(sample(), low, POLICY, TODAY).strategies["other"].level is Level.EXPERIMENTAL
 
@@ -177,6 +183,17 @@ def test_a_waiver_counts_until_its_last_day() -> None:
     assert [(each.requirement, each.waived) for each in found.unmet] == [("P5", "soon")]
     later = evaluate(of, known, POLICY, TODAY + timedelta(days=1))
     assert later.strategies["default"].profiles["lock"].level is Level.EXPERIMENTAL
+
+
+def test_no_waiver_makes_up_for_evidence() -> None:
+    """About whom nothing is known is unverified, whatever is waived."""
+    waivers = "".join(
+        f'\n[[waivers]]\nrequirement = "{id}"\nreason = "r"\nuntil = 2039-01-01\nspec = "s"\n'
+        for id in REQUIREMENTS.keys() - manifest.NEVER_WAIVED
+    )
+    of = manifest.parse(MANIFEST + waivers, "sample.toml")
+    assert evaluate(of, Record(), POLICY, TODAY).level is Level.UNVERIFIED
+    assert evaluate(of, record(), POLICY, TODAY).level is Level.STABLE
 
 
 def test_green_runs_must_be_many_and_last() -> None:

@@ -94,6 +94,11 @@ WAIVER = '\n[[waivers]]\nrequirement = "P5"\nreason = "r"\nuntil = 2030-01-01\ns
     "more, message",
     [
         (WAIVER.replace("P5", "X5"), "'X5' is no requirement"),
+        (WAIVER.replace("P5", "S9"), "'S9' is no requirement"),
+        (WAIVER.replace("P5", "E1"), "E1 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "E2"), "E2 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "P4"), "P4 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "preview"), "'default' needs no waiver to be a preview"),
         (WAIVER + 'strategy = "none"\n', "there is no strategy 'none'"),
         (WAIVER.replace("2030-01-01", '"2030-01-01"'), "a date was expected"),
         ('\n[deprecation]\nsince = "1.0"\n', "'since_date' is missing"),
@@ -111,6 +116,22 @@ def test_a_series_is_a_small_number(series: str) -> None:
     text = MANIFEST.replace('backend = "sample', f'series = {series}\nbackend = "sample', 1)
     with pytest.raises(InvalidManifest, match=r"supports\[0\].series: "):
         manifest.parse(text, "sample.toml")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1.5"])
+def test_a_time_to_recover_is_a_number(seconds: str) -> None:
+    """A bound that nothing can exceed is none."""
+    text = MANIFEST.replace("recovery_seconds = 10", f"recovery_seconds = {seconds}")
+    with pytest.raises(InvalidManifest, match="recovery_seconds: a number above 0 was expected"):
+        manifest.parse(text, "sample.toml")
+
+
+def test_a_manifest_is_text(tmp_path: Path) -> None:
+    """A file that is no UTF-8 is no manifest, and named."""
+    path = tmp_path / "sample.toml"
+    path.write_bytes(b"driver = '\xff'")
+    with pytest.raises(InvalidManifest, match=r"sample\.toml: not UTF-8, at byte 10"):
+        manifest.load(path)
 
 
 def test_a_claim_cannot_be_made_and_withdrawn() -> None:
@@ -190,7 +211,7 @@ def test_a_manifest_names_what_there_is(name: str) -> None:
             backend = getattr(backends, attribute)
             url = Url(backend.scheme, options=dict(strategy.when))
             assert registry.find(url).traits == backend.traits()
-    for path in (of.page, *of.unit_tests):
+    for path in (of.page, *of.unit_tests, *(each.spec for each in of.waivers)):
         assert (ROOT.parents[1] / path).is_file(), path
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from support.policy import MANIFEST, TODAY, evidence, judgement, runs
 from tenure.cli import main
-from tenure.policy import pages
+from tenure.policy import home, pages
 from tenure.policy.badges import badge
 from tenure.policy.evidence import Evidence, dump
 from tenure.policy.home import Home, append_run, built_in, suite_hash
@@ -24,6 +25,12 @@ characteristic = "FENCED"
 on = 2030-05-01
 reason = "tokens began anew"
 """
+
+
+@pytest.fixture(autouse=True)
+def _then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the day of the samples."""
+    monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
 
 
 def test_the_pages_in_the_tree_are_current() -> None:
@@ -173,6 +180,18 @@ def test_a_badge_is_a_picture(level: Level) -> None:
     root = ET.fromstring(badge("a<b", level))
     texts = [each.text for each in root.iter() if each.tag.endswith("}text")]
     assert texts == ["a<b", str(level)]
+
+
+def test_the_matrix_shows_what_is_waived(tmp_path: Path) -> None:
+    """A level that was reached by a waiver says so, until the waiver ends."""
+    waiver = '\n[[waivers]]\nrequirement = "P5"\nreason = "soon"\nuntil = {}\nspec = "docs/x.rst"\n'
+    text = MANIFEST + waiver.format("2030-07-01")
+    root = place(tmp_path, evidence(), evidence("other"), manifest=text)
+    _, default, other = matrix(surveyed(root))
+    assert default[2] == "preview, waived: P5 until 2030-07-01"
+    assert other[2] == "experimental"
+    (root / "sample.toml").write_text(MANIFEST + waiver.format("2030-05-01"))
+    assert matrix(surveyed(root))[1][2] == "preview"
 
 
 def test_the_command_line_prints_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:

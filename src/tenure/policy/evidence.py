@@ -6,8 +6,10 @@ else. Reading one checks its form; `InvalidEvidence` names the file and the fiel
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,8 @@ from .characteristics import Characteristic
 from .versions import release
 
 SCHEMA = 1
+YEAR_MAX = 9000
+"""Later than that nothing has happened, and no day can be added to the last ones there are."""
 
 Verdict = Literal["corroborated", "refuted", "untestable"]
 Passing = Literal["passed", "failed"]
@@ -141,11 +145,22 @@ class Evidence(NamedTuple):
     @property
     def started(self) -> datetime:
         """When the run began, in UTC."""
-        return datetime.fromisoformat(self.run.started).astimezone(UTC)
+        return moment(self.run.started)
 
     def judgement(self, characteristic: Characteristic) -> Judgement | None:
         """What was said of a characteristic; None if it was not tried."""
         return next((j for j in self.characteristics if j.characteristic is characteristic), None)
+
+
+def moment(text: str) -> datetime:
+    """A time as records have it, in UTC; `InvalidEvidence` if it is none, or in no time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None and found.year <= YEAR_MAX:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidEvidence(f"{text!r} is no time with its zone, as in 2026-01-31T12:00:00+00:00")
 
 
 def dump(evidence: Evidence) -> str:
@@ -166,31 +181,36 @@ def plain(value: Any) -> Any:
 
 def load(path: Path) -> Evidence:
     """Read a file of evidence; `InvalidEvidence` if it is not one."""
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    return parse(path.read_bytes(), str(path))
 
 
-def parse(text: str, where: str) -> Evidence:
+def parse(text: str | bytes, where: str) -> Evidence:
     """Take a file of evidence apart; `where` begins the message of an error."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InvalidEvidence(f"{where}: not JSON: {error}") from None
+    found = read(text, where)
     if isinstance(found, dict) and found.get("schema") != SCHEMA:
         raise InvalidEvidence(f"{where}: schema {found.get('schema')!r}; this reads {SCHEMA}")
-    evidence: Evidence = _made(Evidence, found, where)
+    evidence: Evidence = made(Evidence, found, where)
     return evidence
 
 
-def _made(kind: Any, value: Any, where: str) -> Any:
+def read(text: str | bytes, where: str) -> Any:
+    """What JSON says; `InvalidEvidence` if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvidence(f"{where}: not JSON: {error}") from None
+
+
+def made(kind: Any, value: Any, where: str) -> Any:
     """The value as the type that a field declares; `InvalidEvidence` says where it is not."""
     if kind is Any:
-        return value
+        return _finite(value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
         (kind,) = (each for each in arguments if each is not type(None))
-        return _made(kind, value, where)
+        return made(kind, value, where)
     if origin is Literal:
         if value not in arguments:
             raise InvalidEvidence(f"{where}: {value!r} is none of {', '.join(arguments)}")
@@ -198,21 +218,40 @@ def _made(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise InvalidEvidence(f"{where}: a list was expected, not {value!r:.60}")
-        return tuple(_made(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+        return tuple(made(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
-        return {key: _made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
+        return {key: made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
     if hasattr(kind, "_fields"):
         return _record(kind, value, where)
     if kind is Characteristic:
-        if value not in Characteristic.__members__:
+        if not isinstance(value, str) or value not in Characteristic.__members__:
             raise InvalidEvidence(f"{where}: {value!r} is no characteristic")
         return Characteristic(value)
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float:
+        return _number(value, where)
     if type(value) is not kind:
         raise InvalidEvidence(f"{where}: {kind.__name__} was expected, not {value!r:.60}")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+    raise InvalidEvidence(f"{where}: a finite number was expected, not {value!r:.60}")
+
+
+def _finite(value: Any, where: str) -> Any:
+    """The value, in which no number is infinite or none at all."""
+    if isinstance(value, float):
+        return _number(value, where)
+    if isinstance(value, dict):
+        return {key: _finite(each, f"{where}.{key}") for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each, f"{where}[{i}]") for i, each in enumerate(value)]
     return value
 
 
@@ -223,13 +262,18 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     for name in value:
         if name not in hints:
             raise InvalidEvidence(f"{where}: there is no field {name!r}")
-    made = {}
+    fields = {}
     for name, hint in hints.items():
         if name in value:
-            made[name] = _made(hint, value[name], f"{where}.{name}")
+            fields[name] = made(hint, value[name], f"{where}.{name}")
         elif name not in kind._field_defaults:
             raise InvalidEvidence(f"{where}: the field {name!r} is missing")
-    return kind(**made)
+    if "started" in fields:
+        try:
+            moment(fields["started"])
+        except InvalidEvidence as error:
+            raise InvalidEvidence(f"{where}.started: {error}") from None
+    return kind(**fields)
 
 
 @functools.cache

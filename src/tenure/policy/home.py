@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,7 @@ class Home(NamedTuple):
                 raise InvalidEvidence(
                     f"{path}: it is about {found.driver}/{found.strategy}, not about where it lies"
                 )
+            _has_been(found.started, f"{path}.run.started")
             yield found
 
 
@@ -156,12 +158,23 @@ def load_runs(path: Path) -> list[RecordedRun]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            found.append(RecordedRun(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise InvalidEvidence(f"{path}:{number}: not a recorded run: {error}") from None
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path}:{number}"
+        run: RecordedRun = evidence_.made(RecordedRun, evidence_.read(line, where), where)
+        _has_been(run.began, f"{where}.started")
+        found.append(run)
     return found
+
+
+def _has_been(began: datetime, where: str) -> None:
+    """Refuse what is yet to come, a day of clocks that differ aside."""
+    if began > now() + timedelta(days=1):
+        raise InvalidEvidence(f"{where}: {began.isoformat()} is yet to come")
+
+
+def now() -> datetime:
+    """The time by which records are read: that of UTC."""
+    return datetime.now(UTC)
 
 
 def append_run(path: Path, run: RecordedRun) -> None:

@@ -48,7 +48,7 @@ def parse(text: bytes | str, where: str) -> dict[str, Any]:
     """The drivers in the text of an index, by name; `where` is what an error calls it."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidIndex(f"{where}: not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("drivers"), dict):
         raise InvalidIndex(f"{where}: it lists no drivers")

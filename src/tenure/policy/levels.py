@@ -12,9 +12,9 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from .characteristics import Characteristic
-from .evidence import Evidence, Judgement, Verdict, latest
+from .evidence import Evidence, Judgement, Verdict, latest, moment
 from .level import Level as Level
-from .manifest import Manifest, Strategy
+from .manifest import PREVIEW, Manifest, Strategy
 
 
 class RecordedRun(NamedTuple):
@@ -30,9 +30,14 @@ class RecordedRun(NamedTuple):
     failed: int
 
     @property
+    def began(self) -> datetime:
+        """When it began, in UTC."""
+        return moment(self.started)
+
+    @property
     def day(self) -> date:
         """The day on which it began."""
-        return datetime.fromisoformat(self.started).date()
+        return self.began.date()
 
     @property
     def green(self) -> bool:
@@ -202,7 +207,8 @@ def _level(unmet: Sequence[Unmet], subject: Subject) -> Level:
     if any(each.provenance == "self-reported" for each in subject.cells):
         level = min(level, Level.PREVIEW)
     # A strategy beside the default is experimental or stable; nothing lies between them.
-    if level is Level.PREVIEW and not strategy.is_default and not strategy.preview:
+    beside = level is Level.PREVIEW and not strategy.is_default
+    if beside and not subject.manifest.waiver(PREVIEW, strategy.name, subject.today):
         return Level.EXPERIMENTAL
     return level
 

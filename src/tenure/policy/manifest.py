@@ -7,6 +7,7 @@ a manifest may say is listed here and nowhere else; `InvalidManifest` names file
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -20,6 +21,10 @@ from .profiles import PROFILES
 from .versions import Support, support
 
 DEFAULT = "default"
+PREVIEW = "preview"
+"""What a waiver names that lets a strategy beside the default be a preview."""
+NEVER_WAIVED = frozenset(("E1", "E2", "P4"))
+"""What is the evidence itself: that it works, on a backend that came up, as it claims."""
 SERIES_MAX = 4
 """More numbers than this no release has."""
 
@@ -59,7 +64,6 @@ class Strategy(NamedTuple):
     withdrawn: those that it has claimed once.
     unsupported: the profiles that it lacks, and why.
     recovery_seconds: how long after a fault it may take to work again.
-    preview: whether a waiver lets a strategy beside the default be a preview.
     """
 
     name: str
@@ -72,7 +76,6 @@ class Strategy(NamedTuple):
     unsupported: Mapping[str, str]
     supports: tuple[Supports, ...]
     recovery_seconds: float
-    preview: bool
 
     @property
     def is_default(self) -> bool:
@@ -88,7 +91,10 @@ class Ci(NamedTuple):
 
 
 class Waiver(NamedTuple):
-    """A requirement that is let go for a while. `until` is the last day."""
+    """A requirement that is let go for a while. `until` is the last day.
+
+    That of PREVIEW lets a strategy beside the default be a preview.
+    """
 
     requirement: str
     strategy: str
@@ -139,17 +145,25 @@ class Manifest(NamedTuple):
                 return each
         return self.default
 
+    def waived(self, strategy: str, today: date) -> list[Waiver]:
+        """The waivers of a strategy that are in force on that day."""
+        return [each for each in self.waivers if each.strategy == strategy and today <= each.until]
+
     def waiver(self, requirement: str, strategy: str, today: date) -> str:
         """The reason for which a requirement is let go on that day; empty if it is not."""
-        for each in self.waivers:
-            if (each.requirement, each.strategy) == (requirement, strategy) and today <= each.until:
+        for each in self.waived(strategy, today):
+            if each.requirement == requirement:
                 return each.reason
         return ""
 
 
 def load(path: Path) -> Manifest:
     """Read a manifest; `InvalidManifest` says what in which line is wrong."""
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidManifest(f"{path}: not UTF-8, at byte {error.start}") from None
+    return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> Manifest:
@@ -234,6 +248,8 @@ class _Table:
         value = self.found.pop(key)
         if kind is float and type(value) is int:
             value = float(value)
+        if kind is float and type(value) is float and not (math.isfinite(value) and value > 0):
+            raise self.error(key, f"a number above 0 was expected, not {value!r}")
         if type(value) is not kind:
             names = {str: "text", list: "a list", bool: "true or false", dict: "a table"}
             what = names.get(kind, f"a {kind.__name__}")
@@ -343,7 +359,6 @@ def _strategy(name: str, table: _Table) -> Strategy:
         unsupported=unsupported,
         supports=tuple(_supports(each) for each in table.tables("supports")),
         recovery_seconds=table.take("recovery_seconds", float, 30.0),
-        preview=table.take("preview", bool, False),
     )
     table.done()
     return made
@@ -383,10 +398,16 @@ def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
         until=table.take("until", date),
         spec=table.take("spec", str),
     )
-    if not re.fullmatch(r"[EPS][0-9]", made.requirement):
+    from .requirements import REQUIREMENTS  # they are written in terms of what stands here
+
+    if made.requirement not in (*REQUIREMENTS, PREVIEW):
         raise table.error("requirement", f"{made.requirement!r} is no requirement, such as P6")
+    if made.requirement in NEVER_WAIVED:
+        raise table.error("requirement", f"{made.requirement} is the evidence, and never waived")
     if made.strategy not in strategies:
         raise table.error("strategy", f"there is no strategy {made.strategy!r}")
+    if made.requirement == PREVIEW and made.strategy == DEFAULT:
+        raise table.error("strategy", f"{DEFAULT!r} needs no waiver to be a preview")
     table.done()
     return made
 

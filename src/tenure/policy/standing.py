@@ -18,6 +18,8 @@ from .versions import release
 SERIES = 2
 """How many numbers of a version make a series, where the manifest does not say: 7.2 of 7.2.1."""
 
+VERDICTS = (None, "corroborated", "refuted", "untestable")
+
 _indexes: dict[str, dict[str, Any] | str] = {}
 """What the index says in a folder of drivers, or why it says nothing."""
 
@@ -82,7 +84,7 @@ def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
         return _unknown(name, driver)
     try:
         return _told(entry, name, driver, options)
-    except (KeyError, TypeError, AttributeError, InvalidArgument) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, InvalidArgument) as error:
         return _unknown(name, f"its index is not as Tenure writes it: {error!r}")
 
 
@@ -99,7 +101,7 @@ def _told(
     level = Level.parse(step["level"])
     if outside(entry):  # whatever its author has written
         level = min(level, Level.PREVIEW)
-    return Standing(
+    found = Standing(
         name,
         strategy["name"],
         level,
@@ -110,6 +112,31 @@ def _told(
         driver["deprecation"],
         driver["unmaintained"],
     )
+    _check(found)
+    return found
+
+
+def _check(found: Standing) -> None:
+    """Look at all that is used later, when what is broken could not be told from what is unmet.
+
+    Raises what an operation raises that is given something else than it is for.
+    """
+    found.missing(Level.STABLE)
+    lines = found.characteristics.values()
+    for known in (found.backends, *(line["backends"] for line in lines)):
+        for versions in known.values():
+            for version in versions:
+                release(version)
+    for line in lines:
+        if not isinstance(line["claimed"], bool) or line["verdict"] not in VERDICTS:
+            raise TypeError(f"this says nothing of a characteristic: {line!r:.60}")
+    if any(each.bit_length() > 8 for each in found.series.values()):
+        raise ValueError("a series of versions has not so many numbers")
+    if found.deprecation is not None:
+        from . import deprecation
+
+        block = deprecation.of(found.deprecation)
+        deprecation.minors(block.since, block.remove_in)
 
 
 def _lacks(

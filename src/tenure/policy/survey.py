@@ -114,8 +114,15 @@ def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:
                     for profile in PROFILES
                 ]
                 backend = "" if evidence is None else _backend(evidence)
-                rows.append((each.title(strategy), backend, str(standing.level), *cells))
+                rows.append((each.title(strategy), backend, _level(each, standing), *cells))
     return rows
+
+
+def _level(of: Surveyed, standing: StrategyStanding) -> str:
+    """The level of a strategy, and what was let go for it."""
+    waived = of.manifest.waived(standing.strategy, of.assessment.today)
+    listed = ", ".join(f"{each.requirement} until {each.until}" for each in waived)
+    return f"{standing.level}, waived: {listed}" if listed else str(standing.level)
 
 
 def _backend(evidence: Evidence) -> str:
