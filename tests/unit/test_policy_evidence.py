@@ -104,7 +104,7 @@ def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:
         append_run(here.runs, run)
     append_run(here.runs, runs(1)[0]._replace(driver="another"))
     record = here.record()
-    assert record.evidence == (evidence(),)
+    assert record.evidence == (evidence(provenance="self-reported"),)
     assert record.runs == tuple(runs(3))
     assert (record.source_hash, record.suite_hash) == (here.source_hash(here.load()), suite_hash())
     wrong = here.evidence / "sample" / "other"
@@ -118,6 +118,22 @@ def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:
 def _then(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the day of the samples."""
     monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("says", ["in-tree", "reproduced", "self-reported"])
+def test_evidence_of_others_is_self_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    """What lies with a driver of another distribution its author has written, all of it."""
+    (tmp_path / "sample.toml").write_text(MANIFEST)
+    (tmp_path / "sample.py").write_text("")
+    here = Home(tmp_path, "sample")
+    path = here.evidence / "sample" / "default" / "cell.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(dump(evidence(provenance=says)))
+    assert [each.provenance for each in here.record().evidence] == ["self-reported"]
+    monkeypatch.setattr(Home, "outside", False)
+    assert [each.provenance for each in here.record().evidence] == [says]
 
 
 def test_what_is_yet_to_come_is_no_evidence(

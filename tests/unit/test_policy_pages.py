@@ -29,8 +29,9 @@ reason = "tokens began anew"
 
 @pytest.fixture(autouse=True)
 def _then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the day of the samples."""
+    """It is the day of the samples, whose driver is one of Tenure's own."""
     monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
+    monkeypatch.setattr(home.Home, "outside", False)
 
 
 def test_the_pages_in_the_tree_are_current() -> None:
@@ -204,6 +205,27 @@ def test_the_command_line_prints_the_matrix(capsys: pytest.CaptureFixture[str]) 
     for line, row in zip(lines, rows, strict=True):
         assert line.startswith(row[0])
         assert row[2] in line
+
+
+def test_what_others_have_broken_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evidence or a manifest of another distribution that cannot be read is told under the rest."""
+    root = place(tmp_path, evidence())
+    (path,) = root.glob("evidence/sample/default/*.json")
+    here = Home(root, "sample")
+    monkeypatch.setattr(home, "homes", lambda: [*built_in(), here])
+    monkeypatch.setattr(Home, "outside", property(lambda self: self.folder == root))
+    assert main(["drivers", "--matrix"]) == 0
+    assert "sample, other" in capsys.readouterr().out
+    path.write_text("{")
+    assert main(["drivers", "--matrix"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith(f"sample: broken: {path}: not JSON")
+    assert told[:-1] == [line for line in told if not line.startswith("sample")]
+    here.manifest.write_text("x")
+    assert main(["drivers", "--matrix"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"sample: broken: {here.manifest}")
 
 
 def test_the_check_names_what_is_stale(

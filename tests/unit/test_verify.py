@@ -24,12 +24,13 @@ from tenure.errors import InvalidArgument, StorageError
 from tenure.policy import evidence as evidence_
 from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Cell, Evidence, Judgement, Run
-from tenure.policy.home import home, homes, load_runs
+from tenure.policy.home import Home, home, homes, load_runs
 from tenure.policy.levels import POLICY, Level, Record, evaluate
 from tenure.policy.profiles import PROFILES
 from tenure.testing.backends import FileBackend, MemoryBackend, RedlockBackend
 from tenure.testing.kit import CASES, Case
 from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages
+from tenure.testing.verify import subject as subjects
 from tenure.testing.verify._coverage import Coverage
 from tenure.testing.verify._theirs import NotOurs, at_port, one_address
 from tenure.testing.verify.events import Event, Found, Judged, Left, Tried
@@ -375,6 +376,14 @@ def test_a_url_is_left_as_it_was(folder: FileBackend) -> None:
     # One case makes namespaces that might be somebody else's, and so it was not run.
     assert {case for case, detail in details.items() if detail} == {LITTER[-1]}
     assert "may be somebody else's" in details[LITTER[-1]]
+
+
+def test_nobody_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another distribution has broken, or called as one of Tenure's, changes nothing."""
+    (tmp_path / "redis.toml").write_text("x")
+    monkeypatch.setattr(subjects, "homes", lambda: [*homes(), Home(tmp_path, "redis")])
+    assert of_url(Url.parse("memory://")).name == "memory/default"
+    assert named("redis", "default")[0].home.folder != tmp_path
 
 
 def test_the_url_chooses_the_strategy() -> None:

@@ -81,23 +81,15 @@ def step(strategy: Mapping[str, Any], day: str) -> Mapping[str, Any]:
 
 
 class Known(NamedTuple):
-    """A driver, and all that is known about it.
-
-    outside: whether it is of another distribution, whose author has written the evidence himself.
-    """
+    """A driver, and all that is known about it."""
 
     manifest: Manifest
     record: Record
-    outside: bool = False
 
 
 def known(home: Home) -> Known:
     """What lies in the home of a driver."""
-    from ..drivers import registry
-    from .home import home as home_of
-
-    inside = {home_of(entry.module).folder for entry in registry.BUILT_IN.values()}
-    return Known(home.load(), home.record(), home.folder not in inside)
+    return Known(home.load(), home.record())
 
 
 def write(folder: Path, found: Iterable[Known]) -> bool:
@@ -144,13 +136,6 @@ def _driver(found: Known, policy: Policy) -> dict[str, Any]:
     from .levels import evaluate
 
     manifest, record = found.manifest, found.record
-    if found.outside:  # nobody but its author has looked on, whatever the files say
-        record = record._replace(
-            evidence=tuple(
-                each._replace(provenance="self-reported") if each.provenance == "in-tree" else each
-                for each in record.evidence
-            )
-        )
     days = _days(manifest, record, policy)
     assessed = {day: evaluate(manifest, record, policy, day) for day in days}
     return {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
+from ..errors import TenureError
 from .characteristics import Characteristic
 from .evidence import Evidence
 from .home import Home, homes
@@ -53,6 +54,23 @@ def survey(
         for each, manifest, record in known
     ]
     return sorted(made, key=lambda each: each.manifest.driver)
+
+
+def readable(found: Sequence[Home]) -> tuple[list[Home], list[tuple[Home, str]]]:
+    """The homes, without those of other distributions that cannot be read, and why not.
+
+    What another's package lacks must not hide the others.
+    """
+    good, broken = list[Home](), list[tuple[Home, str]]()
+    for each in found:
+        try:
+            if each.outside:
+                each.record()
+        except (TenureError, OSError) as error:
+            broken.append((each, str(error)))
+        else:
+            good.append(each)
+    return good, broken
 
 
 def _days(record: Record) -> Iterator[date]:
