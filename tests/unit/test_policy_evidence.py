@@ -89,7 +89,17 @@ def test_the_newest_comes_first() -> None:
 def test_a_cell_has_a_plain_name() -> None:
     """The name of a cell can be a file's, whatever the server and the system are called."""
     cell = evidence().cell._replace(backend_version="7.2 (a/b)", os="my os/12")
-    assert cell.name == "my-os-12_py3.11.7_sample7.2"
+    assert cell.name == "my-os-12_py3.11.7_sample7.2_client3.1"
+
+
+def test_a_cell_is_named_by_all_that_makes_it_one() -> None:
+    """Another topology, or another release of the client library, is another cell."""
+    cell = evidence().cell
+    cluster = cell._replace(topology="ext4, write-ahead log/\N{SNOWMAN}", client_version="3.2rc1")
+    assert cluster.name == "debian-12_py3.11.7_sample7.2.1_ext4-write-ahead-log-_client3.2"
+    plain = cell._replace(topology="", client="", client_version="")
+    assert plain.name == "debian-12_py3.11.7_sample7.2.1"
+    assert len(cell._replace(topology="x" * 300).name) < 100
 
 
 def test_a_home_reads_its_evidence_and_runs(tmp_path: Path) -> None:

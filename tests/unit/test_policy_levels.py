@@ -205,6 +205,12 @@ def test_green_runs_must_be_many_and_last() -> None:
     empty = runs(30)
     empty[0] = empty[0]._replace(passed=0)
     assert "last 0 recorded runs" in unmet(record(ran=empty))["S1"]
+    others = [*runs(1), *(run._replace(job="nightly") for run in runs(30))]
+    assert "last 1 recorded runs" in unmet(record(ran=others))["S1"]
+    # By the clock it was before the last two, though its text comes after theirs.
+    late = runs(30)
+    late.append(late[0]._replace(started="2030-05-30T07:00:00+12:00", failed=1))
+    assert "last 2 recorded runs" in unmet(record(ran=late))["S1"]
     silent = [run._replace(voting=False) for run in runs(30)]
     assert "S1" in unmet(record(ran=silent))
 

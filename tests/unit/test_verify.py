@@ -29,9 +29,10 @@ from tenure.policy.levels import POLICY, Level, Record, evaluate
 from tenure.policy.profiles import PROFILES
 from tenure.testing.backends import FileBackend, MemoryBackend, RedlockBackend
 from tenure.testing.kit import CASES, Case
-from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages
+from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages, runner
 from tenure.testing.verify import subject as subjects
 from tenure.testing.verify._coverage import Coverage
+from tenure.testing.verify._crew import Source
 from tenure.testing.verify._theirs import NotOurs, at_port, one_address
 from tenure.testing.verify.events import Event, Found, Judged, Left, Tried
 from tenure.testing.verify.runner import Options, verify_driver, verify_url
@@ -245,6 +246,22 @@ def test_a_run_carries_what_its_file_says(tmp_path: Path) -> None:
 
 
 # -- where it writes ---------------------------------------------------------------------------
+
+
+def test_two_recipes_are_two_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where two bring up the same, one would overwrite the other; that is told before any work."""
+    (one,) = named("memory")
+    twin = "support.backends:Twin"
+    recipes = (*one.strategy.provision, twin)
+    both = one._replace(strategy=one.strategy._replace(provision=recipes))
+    monkeypatch.setattr(runner, "named", lambda name, strategy: [both])
+    monkeypatch.setattr(type(both), "backends", lambda self: [MemoryBackend, MemoryBackend])
+    up = runner._boot(Source(recipes[0]))
+    assert not isinstance(up, str)
+    monkeypatch.setattr(runner, "_boot", lambda source: up._replace(source=source))
+    with pytest.raises(InvalidArgument, match=rf"MemoryBackend and {twin} bring up the same cell"):
+        verify_driver("memory", None, Options(out=tmp_path, suite=NOTHING), _ignore)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_what_cannot_be_written_fails_at_once(tmp_path: Path) -> None:
@@ -628,7 +645,7 @@ def test_the_ledger_counts_what_is_allowed(tmp_path: Path, monkeypatch: pytest.M
             line = {"driver": RedlockBackend.name, "case": case, "runtime": flavour}
             file.write(json.dumps(line) + "\n")
     started = "2026-01-02T03:04:05+00:00"
-    arguments = ["--results", str(results), "--started", started]
+    arguments = ["--results", str(results), "--started", "2026-01-02T05:04:05+02:00", "--ci"]
     assert ledger.main(arguments) == 0
     found = {(run.driver, run.strategy): run for run in load_runs(runs)}
     assert {name for name, _ in found} == {each.name for each in homes()}
@@ -640,6 +657,18 @@ def test_the_ledger_counts_what_is_allowed(tmp_path: Path, monkeypatch: pytest.M
     assert found["redis", "default"].failed > 100
     assert ledger.main(["--results", str(tmp_path / "nosuch")]) == 1
     assert len(load_runs(runs)) == len(found)
+    # What somebody has run at home is a result, and has no vote.
+    assert ledger.main(["--results", str(results)]) == 0
+    assert not any(run.voting for run in load_runs(runs)[len(found) :])
+
+
+@pytest.mark.parametrize("started", ["lately", "2026-01-02T03:04:05"])
+def test_a_run_began_at_a_time(started: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that is no time in a zone is refused, and nothing is recorded."""
+    with pytest.raises(SystemExit) as ended:
+        ledger.main(["--results", "x", "--started", started])
+    assert ended.value.code == 2
+    assert f"argument --started: '{started}' is no time" in capsys.readouterr().err
 
 
 def test_every_recipe_is_a_backend() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from .characteristics import Characteristic
 from .versions import release
 
 SCHEMA = 1
+PART_CHARACTERS_MAX = 40
+"""So much of each part of a cell is in its name, which must be that of a file."""
 YEAR_MAX = 9000
 """Later than that nothing has happened, and no day can be added to the last ones there are."""
 
@@ -102,9 +105,17 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """What the file is called, without its ending: builds of one release are one cell."""
-        version = ".".join(map(str, release(self.backend_version)))
-        parts = [self.os, f"py{self.python}", f"{self.backend}{version}"]
-        return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in p) for p in parts)
+        backend = f"{self.backend}{_numbers(self.backend_version)}"
+        parts = [self.os, f"py{self.python}", backend, self.topology]
+        parts += [f"{self.client}{_numbers(self.client_version)}"] if self.client else []
+        return "_".join(_UNFIT.sub("-", part)[:PART_CHARACTERS_MAX] for part in parts if part)
+
+
+_UNFIT = re.compile(r"[^A-Za-z0-9.-]+")
+
+
+def _numbers(version: str) -> str:
+    return ".".join(map(str, release(version)))
 
 
 class Run(NamedTuple):

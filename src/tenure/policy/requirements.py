@@ -190,9 +190,7 @@ def _absent(evidence: Evidence, profile: str) -> str:
     "non-voting gate tests for all capabilities",
 )
 def _job(subject: Subject) -> str | None:
-    job = subject.manifest.ci.job
-    runs = [run for run in _runs(subject) if run.job == job]
-    return None if runs else f"no run of the job {job} is recorded"
+    return None if _runs(subject) else f"no run of the job {subject.manifest.ci.job} is recorded"
 
 
 @requirement(
@@ -262,7 +260,7 @@ def _gate(subject: Subject) -> str | None:
         return "its job does not vote"
     policy, green = subject.policy, list[RecordedRun]()
     runs = [run for run in _runs(subject) if run.voting]
-    for run in sorted(runs, key=lambda run: run.started, reverse=True):
+    for run in sorted(runs, key=lambda run: run.began, reverse=True):
         if not run.green:
             break
         green.append(run)
@@ -390,8 +388,9 @@ def _check(subject: Subject, id: str) -> str | None:
 
 
 def _runs(subject: Subject) -> list[RecordedRun]:
-    names = subject.manifest.driver, subject.strategy.name
-    return [run for run in subject.record.runs if (run.driver, run.strategy) == names]
+    """The recorded runs of the job that the manifest names."""
+    names = subject.manifest.driver, subject.strategy.name, subject.manifest.ci.job
+    return [run for run in subject.record.runs if (run.driver, run.strategy, run.job) == names]
 
 
 def _admits(line: Supports, evidence: Evidence) -> bool:

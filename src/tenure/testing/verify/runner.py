@@ -117,6 +117,14 @@ def _strategy(
             booted.append(each)
     if not booted:
         raise Unavailable(f"{subject.name}: {'; '.join(down) or 'no recipe'}")
+    recipes: dict[str, str] = {}
+    for each in booted:
+        name, recipe = cells.cell(each.up.server).name, each.source.recipe
+        if recipes.setdefault(name, recipe) != recipe:
+            raise InvalidArgument(
+                f"{subject.name}: {recipes[name]} and {recipe} bring up the same cell, {name}; "
+                "evidence of one would take the place of the other's"
+            )
     for each in booted:
         seconds = f"{each.source.recipe.rpartition(':')[2]} was up in {each.up.seconds:.1f} s"
         e2 = Check(not down, "; ".join(down) or seconds)
