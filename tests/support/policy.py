@@ -13,6 +13,8 @@ from tenure.policy.manifest import Manifest
 from tenure.policy.profiles import PROFILES, RUNTIMES
 
 TODAY = date(2030, 6, 1)
+RELEASED = date(2029, 12, 31)
+"""When the client library had its last release."""
 
 MANIFEST = """\
 driver = "sample"
@@ -98,7 +100,10 @@ def evidence(strategy: str = "default", days: int = 1, **changes: Any) -> Eviden
             for runtime in RUNTIMES
         ),
         characteristics=(judgement(),),
-        checks={id: Check(True, "") for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")},
+        checks={
+            id: Check(True, "", RELEASED if id == "P6" else None)
+            for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
+        },
         coverage_percent=80.0,
         planned={
             f"{profile}/{runtime}": len(PROFILES[profile].basic) + 1

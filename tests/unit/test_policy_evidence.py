@@ -66,6 +66,7 @@ def spoil(*path: Any, value: Any) -> str:
             r"parameters\.ttl\[0\]: a finite number",
         ),
         (spoil("planned", value={"lock/thread": "2"}), r"planned\.lock/thread: int was"),
+        (spoil("checks", "P6", "released", value="soon"), r"checks\.P6\.released: a day was"),
         ("[" * 100_000, "not JSON"),
         (b"\xff{}", "not JSON"),
         (spoil("provenance", value="hearsay"), "'hearsay' is none of in-tree"),

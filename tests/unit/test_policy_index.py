@@ -19,6 +19,8 @@ from tenure.policy.levels import POLICY, Record, evaluate
 from tenure.policy.manifest import Manifest
 
 DRIVERS = Path(registry.__file__).parent
+OLD_CLIENT = ["2031-12-31", "experimental"]
+"""When the last release of the sample's client library is too long ago."""
 WAIVER = """
 [[waivers]]
 requirement = "S4"
@@ -98,8 +100,23 @@ def test_a_level_falls_on_the_days_that_are_known_beforehand() -> None:
     assert built(lacking_programs(), of)["levels"] == [
         [index.ALWAYS, "stable"],
         ["2030-07-02", "preview"],
+        OLD_CLIENT,
     ]
-    assert built()["levels"] == [[index.ALWAYS, "stable"], ["2030-08-30", "preview"]]
+    assert built()["levels"] == [[index.ALWAYS, "stable"], ["2030-08-30", "preview"], OLD_CLIENT]
+
+
+def test_a_level_falls_when_a_client_library_is_too_old() -> None:
+    """The day is known beforehand: so many months after the last release."""
+    of = POLICY._replace(evidence_days_max=10_000)
+    steps = index.build([Known(sample(), record())], of)["drivers"]["sample"]["levels"]
+    assert steps == [[index.ALWAYS, "stable"], OLD_CLIENT]
+
+
+def test_a_waiver_may_end_on_the_last_of_days() -> None:
+    """There is no day after it, and so it never ends."""
+    waiver = WAIVER.replace("2030-07-01", "9999-12-31")
+    of = manifest.parse(MANIFEST.replace("[ci]", f"{waiver}\n[ci]", 1), "sample.toml")
+    assert built(lacking_programs(), of)["levels"] == built()["levels"]
 
 
 def test_nothing_known_is_unverified_for_ever() -> None:
@@ -152,7 +169,7 @@ def test_an_author_alone_reaches_a_preview() -> None:
     """What is self-reported makes a preview at most, and says what it lacks."""
     assert built()["levels"][0][1] == "stable"
     found = built(self_reported())
-    assert found["levels"] == [[index.ALWAYS, "preview"]]
+    assert found["levels"] == [[index.ALWAYS, "preview"], OLD_CLIENT]
     reasons = [each["reason"] for each in found["strategies"][0]["steps"][0]["unmet"]]
     cell = evidence().cell.name
     assert reasons == [f"that of {cell} is self-reported, and nobody has reproduced it"]
@@ -162,7 +179,7 @@ def test_no_waiver_makes_up_for_a_witness() -> None:
     """An author who waives what he lacks is a preview all the same."""
     waiver = WAIVER.replace("S4", "S6").replace("2030-07-01", "2039-01-01")
     of = manifest.parse(MANIFEST.replace("[ci]", f"{waiver}\n[ci]", 1), "sample.toml")
-    assert built(self_reported(), of)["levels"] == [[index.ALWAYS, "preview"]]
+    assert built(self_reported(), of)["levels"] == [[index.ALWAYS, "preview"], OLD_CLIENT]
     assert built(of=of)["levels"][0] == [index.ALWAYS, "stable"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.policy import MANIFEST, TODAY, evidence, judgement, record, runs, sample
+from support.policy import MANIFEST, RELEASED, TODAY, evidence, judgement, record, runs, sample
 from tenure.errors import InvalidArgument
 from tenure.policy import manifest
 from tenure.policy.characteristics import Characteristic
@@ -272,6 +272,22 @@ def test_evidence_without_a_plan_is_not_enough() -> None:
     assert "run `tenure verify` again" in found["P1"]
 
 
+def test_the_release_of_a_client_library_grows_old() -> None:
+    """It is the day of the release that is kept, and not that it was young when somebody looked."""
+
+    def found(released: date | None) -> dict[str, str]:
+        return unmet(
+            record(evidence(checks={**evidence().checks, "P6": Check(True, "", released)}))
+        )
+
+    assert found(date(2028, 6, 2)) == {}
+    old = "the last release of client was on 2028-06-01, over 24 months ago"
+    assert found(date(2028, 6, 1)) == {"P6": old}
+    assert "run `tenure verify` again" in found(None)["P6"]
+    bare = changed('client = "client"\n', "")
+    assert not unmet(record(evidence(checks={**evidence().checks, "P6": Check(True, "")})), bare)
+
+
 def test_only_the_newest_of_a_cell_counts() -> None:
     """A run that is repeated replaces the older one of its cell, and not that of another."""
     bad = evidence(days=3, coverage_percent=1.0, checks={})
@@ -338,7 +354,8 @@ def test_less_evidence_never_raises_a_level(missing: set[str], one: str) -> None
 
     def level(without: set[str]) -> Level:
         checks = {
-            id: Check(id not in without, "no") for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
+            id: Check(id not in without, "no", RELEASED)
+            for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
         }
         found = evidence(
             checks=checks,

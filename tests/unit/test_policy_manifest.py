@@ -87,6 +87,7 @@ def test_a_bad_manifest_is_refused_with_its_line(what: str) -> None:
     assert message in str(caught.value)
 
 
+DEPRECATION = '\n[deprecation]\nsince = "1.0"\nsince_date = 2030-01-01\n'
 WAIVER = '\n[[waivers]]\nrequirement = "P5"\nreason = "r"\nuntil = 2030-01-01\nspec = "s.rst"\n'
 
 
@@ -102,6 +103,8 @@ WAIVER = '\n[[waivers]]\nrequirement = "P5"\nreason = "r"\nuntil = 2030-01-01\ns
         (WAIVER + 'strategy = "none"\n', "there is no strategy 'none'"),
         (WAIVER.replace("2030-01-01", '"2030-01-01"'), "a date was expected"),
         ('\n[deprecation]\nsince = "1.0"\n', "'since_date' is missing"),
+        ('\n[deprecation]\nsince = "soon"\n', "a version such as 1.4.0 was expected, not 'soon'"),
+        (DEPRECATION + 'remove_in = "2.x"\n', "remove_in: a version such as 1.4.0 was expected"),
     ],
 )
 def test_a_bad_waiver_or_deprecation_is_refused(more: str, message: str) -> None:
@@ -124,6 +127,22 @@ def test_a_time_to_recover_is_a_number(seconds: str) -> None:
     text = MANIFEST.replace("recovery_seconds = 10", f"recovery_seconds = {seconds}")
     with pytest.raises(InvalidManifest, match="recovery_seconds: a number above 0 was expected"):
         manifest.parse(text, "sample.toml")
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('lock = "other"', "lock = 1", "when: a text was expected for 'lock', not 1"),
+        ('rwlock = "not built"', "rwlock = true", "a text was expected for 'rwlock', not True"),
+        ("strategies.other", 'strategies."../x"', "'../x' is no name"),
+        ("strategies.other", 'strategies."a/b"', "'a/b' is no name"),
+        ("strategies.other", 'strategies.""', "'' is no name"),
+    ],
+)
+def test_texts_and_names_are_what_they_are_used_as(old: str, new: str, message: str) -> None:
+    """Options are compared with texts, and strategies are folders of evidence."""
+    with pytest.raises(InvalidManifest, match=message):
+        manifest.parse(MANIFEST.replace(old, new), "sample.toml")
 
 
 def test_a_manifest_is_text(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
@@ -85,10 +85,14 @@ class Test(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A fact of the driver that its requirements ask for, and that needed a run to be known."""
+    """A fact of the driver that its requirements ask for, and that needed a run to be known.
+
+    released: the day on which the client library had its last release, which grows old.
+    """
 
     holds: bool
     detail: str
+    released: date | None = None
 
 
 class Cell(NamedTuple):
@@ -183,6 +187,8 @@ def plain(value: Any) -> Any:
     """The value as JSON has it: named tuples are objects, other tuples are lists."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
@@ -242,6 +248,8 @@ def made(kind: Any, value: Any, where: str) -> Any:
         return Characteristic(value)
     if kind is float:
         return _number(value, where)
+    if kind is date:
+        return _day(value, where)
     if type(value) is not kind:
         raise InvalidEvidence(f"{where}: {kind.__name__} was expected, not {value!r:.60}")
     return value
@@ -253,6 +261,14 @@ def _number(value: Any, where: str) -> float:
             if math.isfinite(number := float(value)):
                 return number
     raise InvalidEvidence(f"{where}: a finite number was expected, not {value!r:.60}")
+
+
+def _day(value: Any, where: str) -> date:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            if (day := date.fromisoformat(value)).year <= YEAR_MAX:
+                return day
+    raise InvalidEvidence(f"{where}: a day was expected, as in 2026-01-31, not {value!r:.60}")
 
 
 def _finite(value: Any, where: str) -> Any:

@@ -1,7 +1,8 @@
 """What follows from manifests and evidence, in one file that is quickly read.
 
 To take all evidence apart is too slow for every `connect`. So `tenure verify` and the generator
-of the pages write `index.json` into the folder of the evidence; `connect` reads nothing else.
+of the pages write `index.json` into the folder of the evidence; `connect` reads nothing else. What
+was changed by hand, a manifest say, needs `python -m tenure.policy.index`.
 
 A level may fall by itself: evidence grows old, a waiver ends. Those days are known beforehand, so
 the index has a level for each, as steps: each holds from its day on. It knows no day of its own
@@ -94,13 +95,19 @@ def known(home: Home) -> Known:
 
 def write(folder: Path, found: Iterable[Known]) -> bool:
     """Write the index of these drivers into a folder; say whether it says anything new."""
+    import os
+    import tempfile
+    from pathlib import Path
+
     path, text = folder / "index.json", render(build(found))
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / "index.json.new"
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".new-")  # others may write at that time
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(handle, 0o644)
+    Path(name).replace(path)
     return True
 
 
@@ -165,9 +172,17 @@ def _days(manifest: Manifest, record: Record, policy: Policy) -> list[date]:
     """The days on which something changes by itself, after the beginning of days."""
     from datetime import date, timedelta
 
+    from .deprecation import later
+
     aged = timedelta(days=policy.evidence_days_max + 1)
     found = {each.started.date() + aged for each in record.evidence}
-    found |= {each.until + timedelta(days=1) for each in manifest.waivers}
+    found |= {each.until + timedelta(days=1) for each in manifest.waivers if each.until < date.max}
+    found |= {
+        later(check.released, policy.client_release_months_max)
+        for each in record.evidence
+        for check in each.checks.values()
+        if check.released is not None
+    }
     return sorted({date.min} | found)
 
 

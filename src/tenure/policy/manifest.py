@@ -29,6 +29,10 @@ SERIES_MAX = 4
 """More numbers than this no release has."""
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+
 class InvalidManifest(TenureError):
     """A manifest says something that it may not, or lacks something."""
 
@@ -266,6 +270,14 @@ class _Table:
                 raise self.error(key, f"a list of texts was expected, not with {each!r}")
         return tuple(values)
 
+    def mapping(self, key: str) -> dict[str, str]:
+        """A table of texts; empty if it is missing."""
+        values: dict[str, Any] = self.take(key, dict, {})
+        for name, each in values.items():
+            if not isinstance(each, str) or not each.strip():
+                raise self.error(key, f"a text was expected for {name!r}, not {each!r:.60}")
+        return values
+
     def tables(self, key: str) -> list[_Table]:
         """A list of tables; none if it is missing."""
         values = self.take(key, list, [])
@@ -276,6 +288,13 @@ class _Table:
     def table(self, key: str, default: Any = ...) -> _Table:
         """A table in this one."""
         return _Table(self.take(key, dict, default), (*self.path, key), self.source)
+
+    def version(self, key: str) -> str:
+        """A version of a distribution, which can be compared."""
+        text: str = self.take(key, str)
+        if not _VERSION.fullmatch(text):
+            raise self.error(key, f"a version such as 1.4.0 was expected, not {text!r}")
+        return text
 
     def converted(self, key: str, convert: Callable[[str], Any]) -> Any:
         """A text, as something else; what `convert` refuses is an error here."""
@@ -297,6 +316,9 @@ class _Table:
 
 def _manifest(table: _Table) -> Manifest:
     names = table.take("strategies", dict)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise table.source.error(("strategies", name), f"{name!r} is no name: it is a folder's")
     if DEFAULT not in names:
         raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
     strategies = tuple(
@@ -304,7 +326,7 @@ def _manifest(table: _Table) -> Manifest:
         for name, each in names.items()
     )
     made = Manifest(
-        driver=table.take("driver", str),
+        driver=table.take("driver", str),  # the name of its module; see `Home.load`
         summary=table.take("summary", str),
         schemes=table.texts("schemes"),
         owners=table.texts("owners", []),
@@ -332,7 +354,7 @@ def _ci(table: _Table) -> Ci:
 
 def _strategy(name: str, table: _Table) -> Strategy:
     profiles = table.texts("profiles")
-    unsupported = table.take("unsupported", dict, {})
+    unsupported = table.mapping("unsupported")
     for each in (*profiles, *unsupported):
         if each not in PROFILES:
             key = "profiles" if each in profiles else "unsupported"
@@ -341,7 +363,7 @@ def _strategy(name: str, table: _Table) -> Strategy:
         if (each in profiles) is (each in unsupported):
             both = "both claimed and unsupported" if each in profiles else "neither claimed nor so"
             raise table.error("unsupported", f"the profile {each!r} is {both}")
-    when = table.take("when", dict, {})
+    when = table.mapping("when")
     if bool(when) is (name == DEFAULT):
         raise table.error("when", f"every strategy but {DEFAULT!r} says which options choose it")
     claims = table.texts("claims")
@@ -414,9 +436,9 @@ def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
 
 def _deprecation(table: _Table) -> Deprecation:
     made = Deprecation(
-        since=table.take("since", str),
+        since=table.version("since"),
         since_date=table.take("since_date", date),
-        remove_in=table.take("remove_in", str),
+        remove_in=table.version("remove_in"),
         reason=table.take("reason", str),
         replacement=table.take("replacement", str),
         migration=table.take("migration", str),

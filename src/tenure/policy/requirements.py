@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
 
+from .deprecation import later
 from .evidence import Evidence
 from .levels import Level, RecordedRun, Subject
 from .manifest import Supports
@@ -243,7 +244,17 @@ def _coverage(subject: Subject) -> str | None:
     "ensure that users deploying will only be presented with choices of high quality",
 )
 def _alive(subject: Subject) -> str | None:
-    return _check(subject, "P6")
+    client, most = subject.manifest.client, subject.policy.client_release_months_max
+    wrong = _check(subject, "P6")
+    if wrong or not client:
+        return wrong
+    for evidence in subject.cells:
+        released = evidence.checks["P6"].released
+        if released is None:
+            return f"when {client} was released is not in the evidence: run `tenure verify` again"
+        if subject.today >= later(released, most):
+            return f"the last release of {client} was on {released}, over {most} months ago"
+    return None
 
 
 # -- stable ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -18,7 +18,6 @@ from ... import _url
 from ...drivers import registry
 from ...errors import TenureError
 from ...policy.evidence import Check
-from ...policy.levels import POLICY
 from ...policy.manifest import Strategy
 from ..programs import ALL, LOCKS_ONLY
 from . import pages
@@ -159,11 +158,11 @@ def alive(subject: Subject, boots: Sequence[str]) -> Check:
     """
     wrong = list(boots)
     wrong += filter(None, (_newest_python(subject.strategy),))
-    client, said = subject.manifest.client, "no client library"
+    client, said, released = subject.manifest.client, "no client library", None
     if client:
-        said, problem = _client(client)
+        said, problem, released = _client(client)
         wrong += [problem] if problem else []
-    return Check(not wrong, "; ".join(wrong) or f"{said}; every recipe boots")
+    return Check(not wrong, "; ".join(wrong) or f"{said}; every recipe boots", released)
 
 
 def _newest_python(strategy: Strategy) -> str:
@@ -179,28 +178,23 @@ def _newest_python(strategy: Strategy) -> str:
     return ""
 
 
-def _client(distribution: str) -> tuple[str, str]:
-    """What is known of the client library, and what is wrong with it, if anything."""
+def _client(distribution: str) -> tuple[str, str, date | None]:
+    """What is known of the client library, what is wrong with it, if anything, and its last
+    release. Whether that is too long ago is for the policy to say, on the day when it is asked."""
     for name in _modules_of(distribution):
         try:
             importlib.import_module(name)
         except ImportError as error:
-            return "", f"{distribution} cannot be imported: {error}"
+            return "", f"{distribution} cannot be imported: {error}", None
     try:
         version = metadata.version(distribution)
         released = last_release(distribution)
     except metadata.PackageNotFoundError:
-        return "", f"{distribution} is not installed"
+        return "", f"{distribution} is not installed", None
     except CannotAsk as error:
-        return "", f"whether {distribution} had a release lately is not known: {error}"
-    most = POLICY.client_release_months_max
-    today = datetime.now(UTC)
-    months = (today.year - released.year) * 12 + today.month - released.month
-    months -= today.day < released.day
-    day = released.date().isoformat()
-    if months >= most:
-        return "", f"the last release of {distribution} was on {day}, over {most} months ago"
-    return f"{distribution} {version} imports, and had a release on {day}", ""
+        return "", f"whether {distribution} had a release lately is not known: {error}", None
+    day = released.date()
+    return f"{distribution} {version} imports, and had a release on {day.isoformat()}", "", day
 
 
 def _modules_of(distribution: str) -> list[str]:

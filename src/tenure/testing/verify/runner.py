@@ -14,6 +14,7 @@ from ..._model import Traits
 from ..._url import Url
 from ...drivers import registry
 from ...errors import InvalidArgument, Unavailable
+from ...policy import index
 from ...policy.evidence import Check, Evidence, Judgement, Provenance, Run
 from ...policy.home import suite_hash
 from ...policy.levels import POLICY, evaluate
@@ -75,6 +76,9 @@ def verify_driver(name: str, strategy: str | None, options: Options, hear: Hear)
     found: list[Found] = []
     for subject in subjects:
         found += _strategy(subject, where, options, hear)
+    evidence = subjects[0].home.evidence
+    if where is not None and index.same(where.folder(subjects[0]), evidence):
+        index.refresh(evidence)  # it is what `connect` reads
     _tell_standing(subjects, found, options, hear)
     return found
 
