@@ -166,8 +166,6 @@ def test_it_ships_what_one_command_found(installed: Path, tmp_path: Path) -> Non
         PYTHONPATH=where,
         TMPDIR=memory(tmp_path),
     )
-    command = (sys.executable, "-m", "tenure.policy.index", str(folder))
-    run(*command, seconds=INSTALL_SECONDS_MAX, PYTHONPATH=where)
 
     target = install(source, tmp_path / "target")
     (file,) = (target / PACKAGE / "evidence" / PACKAGE / "default").glob("*.json")

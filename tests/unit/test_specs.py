@@ -208,13 +208,6 @@ def test_a_url_that_cannot_be_taken_apart(tmp_path: Path) -> None:
     assert "is no URL: Invalid IPv6 URL" in report.violations[0].message
 
 
-def test_an_image_at_the_end(tmp_path: Path) -> None:
-    """Where docutils gives the line after the last, it is found all the same."""
-    for image in (".. image:: x.png", ".. figure:: x.png"):
-        report = checked(tmp_path, lambda text, image=image: f"{text.rstrip()}\n\n{image}")  # type: ignore[misc]
-        assert rules(report) == ["image"]
-
-
 def test_tabs_in_a_literal_block(tmp_path: Path) -> None:
     """Literal blocks may be wide, also where docutils has made spaces of their tabs."""
     block = f"Write them::\n\n      a\tb{'x' * 90}\n"

@@ -202,5 +202,5 @@ def images(page: Page, template: Page) -> Found:
         text = f"draw {str(each.get('uri', 'this'))!r} as an ASCII diagram, in a literal block"
         # Some versions of docutils give the line after the directive.
         line = line_of(each)
-        near = (at for at in (line, line - 1) if _IMAGE.search("".join(page.lines[at - 1 : at])))
+        near = (at for at in (line, line - 1) if _IMAGE.search(page.lines[at - 1]))
         yield next(near, line), "image", text

@@ -7,15 +7,15 @@ a manifest may say is listed here and nowhere else; `InvalidManifest` names file
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InvalidArgument, TenureError
+from ._tables import InvalidManifest as InvalidManifest
+from ._tables import Source, Table
 from .characteristics import Characteristic
 from .profiles import PROFILES
 from .versions import Support, support
@@ -28,13 +28,7 @@ NEVER_WAIVED = frozenset(("E1", "E2", "P4"))
 SERIES_MAX = 4
 """More numbers than this no release has."""
 
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
-_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
-
-
-class InvalidManifest(TenureError):
-    """A manifest says something that it may not, or lacks something."""
 
 
 class Supports(NamedTuple):
@@ -176,145 +170,10 @@ def parse(text: str, where: str) -> Manifest:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidManifest(f"{where}: {error}") from None
-    return _manifest(_Table(found, (), _Source(text, where)))
+    return _manifest(Table(found, (), Source(text, where)))
 
 
-class _Source(NamedTuple):
-    """The text, to find the line of what is wrong in it."""
-
-    text: str
-    where: str
-
-    def error(self, path: tuple[str | int, ...], message: str) -> InvalidManifest:
-        return InvalidManifest(f"{self.where}:{self.line(path)}: {_dotted(path)}: {message}")
-
-    def line(self, path: tuple[str | int, ...]) -> int:
-        """The line on which a key stands, or else the table that should have it."""
-        best = 1
-        for number, at in _positions(self.text):
-            if at == path:
-                return number
-            if path[: len(at)] == at:
-                best = number
-        return best
-
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?")
-_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_"'-]+)*)\s*=""")
-
-
-def _positions(text: str) -> list[tuple[int, tuple[str | int, ...]]]:
-    """The line of every table and key. Values over several lines have none of their own."""
-    found: list[tuple[int, tuple[str | int, ...]]] = []
-    table: tuple[str | int, ...] = ()
-    counts: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        header, key = _HEADER.fullmatch(line), _KEY.match(line)
-        if header:
-            names = _names(header[2])
-            table = tuple(names)
-            if header[1] == "[[":
-                index = counts[names] = counts.get(names, -1) + 1
-                table = (*names, index)
-            found.append((number, table))
-        elif key:
-            found.append((number, (*table, *_names(key[1]))))
-    return found
-
-
-def _names(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def _dotted(path: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the manifest"
-
-
-class _Table:
-    """A table that is being read: what nobody asked for is an error in the end."""
-
-    def __init__(self, found: Any, path: tuple[str | int, ...], source: _Source) -> None:
-        self.path = path
-        self.source = source
-        if not isinstance(found, dict):
-            raise source.error(path, "a table was expected")
-        self.found: dict[str, Any] = dict(found)
-
-    def take(self, key: str, kind: type, default: Any = ...) -> Any:
-        """The value of a key, which is gone then."""
-        if key not in self.found:
-            if default is ...:
-                raise self.source.error(self.path, f"{key!r} is missing")
-            return default
-        value = self.found.pop(key)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if kind is float and type(value) is float and not (math.isfinite(value) and value > 0):
-            raise self.error(key, f"a number above 0 was expected, not {value!r}")
-        if type(value) is not kind:
-            names = {str: "text", list: "a list", bool: "true or false", dict: "a table"}
-            what = names.get(kind, f"a {kind.__name__}")
-            raise self.error(key, f"{what} was expected, not {value!r:.60}")
-        if isinstance(value, str) and not value.strip() and default is ...:
-            raise self.error(key, "it is empty")
-        return value
-
-    def texts(self, key: str, default: Any = ...) -> tuple[str, ...]:
-        """A list of texts."""
-        values: list[Any] = self.take(key, list, default)
-        for each in values:
-            if not isinstance(each, str) or not each.strip():
-                raise self.error(key, f"a list of texts was expected, not with {each!r}")
-        return tuple(values)
-
-    def mapping(self, key: str) -> dict[str, str]:
-        """A table of texts; empty if it is missing."""
-        values: dict[str, Any] = self.take(key, dict, {})
-        for name, each in values.items():
-            if not isinstance(each, str) or not each.strip():
-                raise self.error(key, f"a text was expected for {name!r}, not {each!r:.60}")
-        return values
-
-    def tables(self, key: str) -> list[_Table]:
-        """A list of tables; none if it is missing."""
-        values = self.take(key, list, [])
-        return [
-            _Table(each, (*self.path, key, index), self.source) for index, each in enumerate(values)
-        ]
-
-    def table(self, key: str, default: Any = ...) -> _Table:
-        """A table in this one."""
-        return _Table(self.take(key, dict, default), (*self.path, key), self.source)
-
-    def version(self, key: str) -> str:
-        """A version of a distribution, which can be compared."""
-        text: str = self.take(key, str)
-        if not _VERSION.fullmatch(text):
-            raise self.error(key, f"a version such as 1.4.0 was expected, not {text!r}")
-        return text
-
-    def converted(self, key: str, convert: Callable[[str], Any]) -> Any:
-        """A text, as something else; what `convert` refuses is an error here."""
-        text = self.take(key, str)
-        try:
-            return convert(text)
-        except InvalidArgument as error:
-            raise self.error(key, str(error)) from None
-
-    def error(self, key: str, message: str) -> InvalidManifest:
-        """What is wrong with a key."""
-        return self.source.error((*self.path, key), message)
-
-    def done(self) -> None:
-        """Nothing may be left."""
-        for key in self.found:
-            raise self.error(key, "there is no such key")
-
-
-def _manifest(table: _Table) -> Manifest:
+def _manifest(table: Table) -> Manifest:
     names = table.take("strategies", dict)
     for name in names:
         if not _NAME.fullmatch(name):
@@ -322,7 +181,7 @@ def _manifest(table: _Table) -> Manifest:
     if DEFAULT not in names:
         raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
     strategies = tuple(
-        _strategy(name, _Table(each, ("strategies", name), table.source))
+        _strategy(name, Table(each, ("strategies", name), table.source))
         for name, each in names.items()
     )
     made = Manifest(
@@ -346,13 +205,13 @@ def _manifest(table: _Table) -> Manifest:
     return made
 
 
-def _ci(table: _Table) -> Ci:
+def _ci(table: Table) -> Ci:
     made = Ci(table.take("job", str), table.take("votes", bool))
     table.done()
     return made
 
 
-def _strategy(name: str, table: _Table) -> Strategy:
+def _strategy(name: str, table: Table) -> Strategy:
     profiles = table.texts("profiles")
     unsupported = table.mapping("unsupported")
     for each in (*profiles, *unsupported):
@@ -386,7 +245,7 @@ def _strategy(name: str, table: _Table) -> Strategy:
     return made
 
 
-def _withdrawn(table: _Table, claims: tuple[str, ...]) -> Withdrawn:
+def _withdrawn(table: Table, claims: tuple[str, ...]) -> Withdrawn:
     name = table.take("characteristic", str)
     if name not in Characteristic.__members__:
         raise table.error("characteristic", f"{name!r} is none of {', '.join(Characteristic)}")
@@ -397,7 +256,7 @@ def _withdrawn(table: _Table, claims: tuple[str, ...]) -> Withdrawn:
     return made
 
 
-def _supports(table: _Table) -> Supports:
+def _supports(table: Table) -> Supports:
     client = table.converted("client", support) if "client" in table.found else None
     made = Supports(
         os=table.converted("os", support),
@@ -412,7 +271,7 @@ def _supports(table: _Table) -> Supports:
     return made
 
 
-def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
+def _waiver(table: Table, strategies: Mapping[str, Any]) -> Waiver:
     made = Waiver(
         requirement=table.take("requirement", str),
         strategy=table.take("strategy", str, DEFAULT),
@@ -434,7 +293,7 @@ def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
     return made
 
 
-def _deprecation(table: _Table) -> Deprecation:
+def _deprecation(table: Table) -> Deprecation:
     made = Deprecation(
         since=table.version("since"),
         since_date=table.take("since_date", date),
