@@ -283,6 +283,7 @@ FIRST = ("strategies", 0)
         _spoil(*FIRST, "backends", value=None),
         _spoil(*FIRST, "backends", "sample", value=[7]),
         _spoil(*FIRST, "series", value={"sample": "1"}),
+        _spoil(*FIRST, "series", value={"sample": -1}),
         _spoil(*FIRST, "characteristics", value=[]),
         _spoil(*FIRST, "characteristics", "FENCED", value="corroborated"),
         _spoil(*FIRST, "characteristics", "FENCED", "verdict", value="fine"),
@@ -468,6 +469,12 @@ def test_what_is_required_was_corroborated_on_that_version(own: Sample) -> None:
     assert found.value.unmet == (
         "FENCED: this is sample 8.0.1, and it was corroborated on sample 7.2.1",
     )
+    newest = evidence(cell=cell._replace(backend_version="9.0"))
+    own.known(record(evidence(), newer, newest, evidence("other")))
+    with pytest.raises(CharacteristicUnmet):  # it was tried on that, which is between the others
+        use(require="FENCED", min_level="experimental")
+    own.driver.told = Server("sample", "8.1")
+    use(require="FENCED", min_level="experimental")
     assert own.driver.opened == 0
 
 

@@ -18,15 +18,13 @@ from ._tables import InvalidManifest as InvalidManifest
 from ._tables import Source, Table
 from .characteristics import Characteristic
 from .profiles import PROFILES
-from .versions import Support, support
+from .versions import SERIES_MAX, Support, support
 
 DEFAULT = "default"
 PREVIEW = "preview"
 """What a waiver names that lets a strategy beside the default be a preview."""
 NEVER_WAIVED = frozenset(("E1", "E2", "P4"))
 """What is the evidence itself: that it works, on a backend that came up, as it claims."""
-SERIES_MAX = 4
-"""More numbers than this no release has."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 

@@ -13,10 +13,8 @@ from ..drivers.base import Server
 from ..errors import InvalidArgument
 from . import index
 from .level import Level
-from .versions import release
+from .versions import SERIES, SERIES_MAX, release
 
-SERIES = 2
-"""How many numbers of a version make a series, where the manifest does not say: 7.2 of 7.2.1."""
 
 VERDICTS = (None, "corroborated", "refuted", "untestable")
 
@@ -56,23 +54,32 @@ class Standing(NamedTuple):
         return tuple(text for of, text in open_ if of <= level)
 
     def covers(self, server: Server) -> bool:
-        """Whether the evidence is about that version."""
-        return self._within(server, self.backends)
+        """Whether the evidence is about that version: of its series, or between two that were."""
+        return self._tried(server, self.backends) or _between(server, self.backends)
 
     def corroborated(self, characteristic: str, server: Server) -> bool:
-        """Whether a characteristic was corroborated on that version."""
-        return self._within(server, self.characteristics[characteristic]["backends"])
+        """Whether a characteristic was corroborated on that version, or on both sides of it.
 
-    def _within(self, server: Server, known: Mapping[str, list[str]]) -> bool:
-        """Whether a version is of the series of one that is known, or between two."""
-        versions = [release(version) for version in known.get(server.product, ())]
-        found = release(server.version)
-        if not versions or not found:
-            return False
-        series = self.series.get(server.product, SERIES)
-        return found[:series] in {each[:series] for each in versions} or (
-            min(versions) <= found <= max(versions)
+        The latter does not count where its series was tried, and nothing was corroborated.
+        """
+        known = self.characteristics[characteristic]["backends"]
+        return self._tried(server, known) or (
+            not self._tried(server, self.backends) and _between(server, known)
         )
+
+    def _tried(self, server: Server, known: Mapping[str, list[str]]) -> bool:
+        """Whether a version of its series is known."""
+        series = self.series.get(server.product, SERIES)
+        found = release(server.version)[:series]
+        versions = known.get(server.product, ())
+        return bool(found) and any(release(each)[:series] == found for each in versions)
+
+
+def _between(server: Server, known: Mapping[str, list[str]]) -> bool:
+    """Whether a version is between two that are known."""
+    versions = [release(version) for version in known.get(server.product, ())]
+    found = release(server.version)
+    return bool(found and versions) and min(versions) <= found <= max(versions)
 
 
 def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
@@ -130,7 +137,7 @@ def _check(found: Standing) -> None:
     for line in lines:
         if not isinstance(line["claimed"], bool) or line["verdict"] not in VERDICTS:
             raise TypeError(f"this says nothing of a characteristic: {line!r:.60}")
-    if any(each.bit_length() > 8 for each in found.series.values()):
+    if not all(1 <= each <= SERIES_MAX for each in found.series.values()):
         raise ValueError("a series of versions has not so many numbers")
     if found.deprecation is not None:
         from . import deprecation
