@@ -15,7 +15,6 @@ from . import index
 from .level import Level
 from .versions import SERIES, SERIES_MAX, release
 
-
 VERDICTS = (None, "corroborated", "refuted", "untestable")
 
 _indexes: dict[str, dict[str, Any] | str] = {}
