@@ -94,6 +94,12 @@ class Url:
         _check_characters(scheme, "".join([path, *(host.name for host in hosts)]))
         return cls(scheme, hosts, path, options, username, password)
 
+    @property
+    def secrets(self) -> list[str]:
+        """All that `str` masks: the password, and the values of secret options."""
+        found = [value for key, value in self.options.items() if _SECRET_OPTIONS.search(key)]
+        return [each for each in (self.password, *found) if each]
+
     def check_options(self, known: Collection[str]) -> None:
         """Refuse an option that is not among the known ones, and name those."""
         for key in self.options:
@@ -121,11 +127,10 @@ class Url:
         text = self.options.get(key)
         if text is None:
             return default
-        if text.lower() in {"1", "true", "yes", "on"}:
-            return True
-        if text.lower() in {"0", "false", "no", "off"}:
-            return False
-        raise InvalidURL(f"{self.scheme}: option {key!r} must be true or false, not {text!r}")
+        found = truth(text)
+        if found is None:
+            raise InvalidURL(f"{self.scheme}: option {key!r} must be true or false, not {text!r}")
+        return found
 
     def __str__(self) -> str:
         user = "" if self.username is None else self.username
@@ -141,6 +146,13 @@ class Url:
 
     def __repr__(self) -> str:
         return f"<Url {self}>"
+
+
+def truth(text: str) -> bool | None:
+    """Whether a text says that something is on, or off; None if it says neither."""
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    return False if text.lower() in {"0", "false", "no", "off"} else None
 
 
 def _check_characters(scheme: str, text: str) -> None:

@@ -43,6 +43,7 @@ LAYERS = {
     "_url": {"errors"},
     "_names": set[str](),
     "_caller": set[str](),
+    "_ungated": {"errors", "_url"},
     "_hashring": {"errors"},
     "_verdicts": {"_model"},
     "_runtime": {"errors"},
@@ -55,10 +56,12 @@ LAYERS = {
         *("errors", "_model", "_names", "_hashring", "_verdicts", "_gate", "_lease", "_session"),
         *("_runtime.base", "drivers.base"),
     },
-    "policy": {"errors", "_model", "_url", "_caller", "drivers.registry", "drivers.base"},
+    "policy": {
+        *("errors", "_model", "_url", "_caller", "_ungated", "drivers.registry", "drivers.base"),
+    },
     "_coordinator": {
         *("errors", "_model", "_url", "_caller", "_runtime.base", "_session", "drivers.registry"),
-        "policy",
+        *("_ungated", "policy"),
     },
     "_sync": {
         *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),

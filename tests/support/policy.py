@@ -10,9 +10,11 @@ from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Cell, Check, Evidence, Fault, Judgement, Run, Test
 from tenure.policy.levels import Record, RecordedRun
 from tenure.policy.manifest import Manifest
-from tenure.policy.profiles import PROFILES
+from tenure.policy.profiles import PROFILES, RUNTIMES
 
 TODAY = date(2030, 6, 1)
+RELEASED = date(2029, 12, 31)
+"""When the client library had its last release."""
 
 MANIFEST = """\
 driver = "sample"
@@ -95,11 +97,19 @@ def evidence(strategy: str = "default", days: int = 1, **changes: Any) -> Eviden
             Test(profile, case, runtime, "passed", 0.1)
             for profile in profiles
             for case in (*PROFILES[profile].basic, f"another_of_{profile}")
-            for runtime in ("thread", "asyncio")
+            for runtime in RUNTIMES
         ),
         characteristics=(judgement(),),
-        checks={id: Check(True, "") for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")},
+        checks={
+            id: Check(True, "", RELEASED if id == "P6" else None)
+            for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
+        },
         coverage_percent=80.0,
+        planned={
+            f"{profile}/{runtime}": len(PROFILES[profile].basic) + 1
+            for profile in profiles
+            for runtime in RUNTIMES
+        },
         benchmark={f"p99_seconds_{count}": 0.01 for count in (1, 16, 64)},
     )
     return made._replace(**changes)

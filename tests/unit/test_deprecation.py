@@ -21,7 +21,7 @@ from tenure.drivers import registry
 from tenure.errors import DriverDeprecated, UnknownDriver
 from tenure.policy import deprecation, gate, manifest, standing
 from tenure.policy.deprecation import Phase, Released, Tombstone
-from tenure.policy.home import homes
+from tenure.policy.home import built_in
 from tenure.policy.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -237,14 +237,25 @@ def test_the_banner() -> None:
 # -- what CI rejects -------------------------------------------------------------------------------
 
 
-def test_the_tree_keeps_its_promises() -> None:
+def test_the_tree_keeps_its_promises(tmp_path: Path) -> None:
     """No entry point of the last release was deleted early, and no deprecation is too short."""
     schemes = {scheme: entry.target for scheme, entry in registry.BUILT_IN.items()}
-    manifests = [home.load() for home in homes() if home.folder.name == "drivers"]
+    manifests = [home.load() for home in built_in()]
     stones, today = deprecation.tombstones(), standing.today()
     before = deprecation.released(RELEASED)
     version = tenure.__version__
     assert deprecation.check(before, schemes, manifests, stones, version, today) == []
+    # And it would be found out: with all that is there today as released, nothing may go.
+    path = tmp_path / "released.json"
+    path.write_text(deprecation.state(version, schemes, manifests))
+    now = deprecation.released(path)
+    for gone in schemes.keys() - {
+        each for of in manifests if of.deprecation for each in of.schemes
+    }:
+        (wrong,) = deprecation.check(
+            now, schemes.keys() - {gone}, manifests, stones, version, today
+        )
+        assert wrong == f"{gone}: it was deleted, and no release has called it deprecated"
     for migration in (
         *(each.deprecation.migration for each in manifests if each.deprecation),
         *(stone.migration for stone in stones),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import tenure
 import tenure.aio
 from support.gated import SOURCE, Sample, closed
-from support.policy import evidence, judgement, record, runs
+from support.policy import MANIFEST, evidence, judgement, record, runs
 from tenure import Characteristic, Level, cli, objectlock
 from tenure._model import Server
 from tenure._url import Url
@@ -31,7 +32,7 @@ from tenure.errors import (
     Unavailable,
     Unsupported,
 )
-from tenure.policy import gate, standing
+from tenure.policy import gate, manifest, standing
 from tenure.policy.evidence import Check
 from tenure.policy.home import homes
 from tenure.policy.levels import Record
@@ -260,6 +261,49 @@ def test_a_driver_without_an_index_is_unverified(own: Sample) -> None:
         use(allow="sample")
 
 
+def _spoil(*path: Any, value: Any) -> Callable[[Any], None]:
+    def spoil(found: Any) -> None:
+        for each in path[:-1]:
+            found = found[each]
+        found[path[-1]] = value
+
+    return spoil
+
+
+FIRST = ("strategies", 0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _spoil("strategies", value={}),
+        _spoil(*FIRST, "steps", value=[]),
+        _spoil(*FIRST, "steps", 0, "unmet", value=["S1"]),
+        _spoil(*FIRST, "steps", 0, "level", value="good"),
+        _spoil(*FIRST, "backends", value=None),
+        _spoil(*FIRST, "backends", "sample", value=[7]),
+        _spoil(*FIRST, "series", value={"sample": "1"}),
+        _spoil(*FIRST, "series", value={"sample": -1}),
+        _spoil(*FIRST, "characteristics", value=[]),
+        _spoil(*FIRST, "characteristics", "FENCED", value="corroborated"),
+        _spoil(*FIRST, "characteristics", "FENCED", "verdict", value="fine"),
+        _spoil(*FIRST, "characteristics", "FENCED", "backends", value=[]),
+        _spoil("deprecation", value="soon"),
+        _spoil("deprecation", value={"since": "1.0"}),
+    ],
+)
+def test_an_index_that_was_spoiled_says_nothing(own: Sample, spoil: Callable[[Any], None]) -> None:
+    """Whatever is wrong in it, the driver is unverified, and the error says that it is broken."""
+    path = own.folder / "evidence" / "index.json"
+    found = json.loads(path.read_text())
+    spoil(found["drivers"]["sample"])
+    path.write_text(json.dumps(found))
+    gate.forget()
+    for options in ({}, {"min_level": "stable"}):
+        with pytest.raises(LevelTooLow, match="its index is not as Tenure writes it"):
+            use(**options)
+
+
 def test_the_index_is_read_in_an_archive(
     own: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +328,30 @@ def test_the_strategy_of_the_url_is_judged(own: Sample) -> None:
     with pytest.raises(LevelTooLow, match=r"^sample \(other\): "):
         tenure.connect(URL + "?lock=other", min_level="experimental")
     assert standing.of(own.entry, {"lock": "neither"}).strategy == "default"
+
+
+def test_a_strategy_tells_what_it_lacks_for_the_next_level(own: Sample) -> None:
+    """Beside the default that is stable, and what is open for it is told for a preview, too."""
+    own.known(record(ran=[*runs(), *runs(19, "other")]))
+    reason = "S1: the last 19 recorded runs were green, not 20"
+    (found,) = caught(lambda: tenure.connect(URL + "?lock=other").close())
+    assert f"sample (other): this driver is experimental, not stable; {reason};" in str(
+        found.message
+    )
+    with pytest.raises(LevelTooLow) as refused:
+        tenure.connect(URL + "?lock=other", min_level="preview")
+    assert refused.value.unmet == (reason,)
+
+
+def test_a_strategy_tells_what_keeps_the_default_down(own: Sample) -> None:
+    """No strategy is above the default, and so what that lacks is open for each."""
+    own.known(record(evidence(coverage_percent=1.0), evidence("other")))
+    (found,) = caught(lambda: tenure.connect(URL + "?lock=other").close())
+    reason = "P5: the default strategy: 1 % of its lines are covered, not 60 %"
+    assert reason in str(found.message)
+    with pytest.raises(LevelTooLow) as refused:
+        tenure.connect(URL + "?lock=other", min_level="stable")
+    assert refused.value.unmet == (reason,)
 
 
 def test_an_author_alone_reaches_a_preview(foreign: Sample) -> None:
@@ -383,6 +451,48 @@ def test_a_version_within_the_evidence(own: Sample, version: str) -> None:
     own.known(record(evidence(), newest, evidence("other")))
     own.driver.told = Server("sample", version)
     assert caught(lambda: use(min_level="stable", require="FENCED")) == []
+
+
+def test_what_is_required_was_corroborated_on_that_version(own: Sample) -> None:
+    """Evidence about a version is not enough if it was on another that something was tried."""
+    cell = evidence().cell
+    newer = evidence(
+        cell=cell._replace(backend_version="8.0.1"),
+        characteristics=(judgement("untestable", reason="no proxy"),),
+    )
+    own.known(record(evidence(), newer, evidence("other")))
+    use(require="FENCED", min_level="experimental")
+    own.driver.told = Server("sample", "8.0.1")
+    assert caught(lambda: use(min_level="experimental")) == []
+    with pytest.raises(CharacteristicUnmet) as found:
+        use(require="FENCED", min_level="experimental")
+    assert found.value.unmet == (
+        "FENCED: this is sample 8.0.1, and it was corroborated on sample 7.2.1",
+    )
+    newest = evidence(cell=cell._replace(backend_version="9.0"))
+    own.known(record(evidence(), newer, newest, evidence("other")))
+    with pytest.raises(CharacteristicUnmet):  # it was tried on that, which is between the others
+        use(require="FENCED", min_level="experimental")
+    own.driver.told = Server("sample", "8.1")
+    use(require="FENCED", min_level="experimental")
+    assert own.driver.opened == 0
+
+
+def test_what_is_required_was_corroborated_of_this_code(own: Sample) -> None:
+    """What was found out about other code of the driver counts for nothing."""
+    own.known(record(evidence(source_hash="then"), evidence("other")))
+    with pytest.raises(CharacteristicUnmet, match="FENCED: claimed, and not tried yet"):
+        use(require="FENCED", min_level="experimental")
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.9"])
+def test_a_series_has_as_many_numbers_as_the_manifest_says(own: Sample, version: str) -> None:
+    """Where the first number alone makes a series, no minor release is another version."""
+    own.driver.told = Server("sample", version)
+    assert len(caught(use)) == 1
+    series = MANIFEST.replace('"sample >=7,<8"\nclient', '"sample >=7,<8"\nseries = 1\nclient')
+    own.known(of=manifest.parse(series, "sample.toml"))
+    assert caught(lambda: use(require="FENCED", min_level="stable")) == []
 
 
 @pytest.mark.parametrize(
@@ -524,6 +634,36 @@ def test_tools_lift_the_gate(own: Sample, monkeypatch: pytest.MonkeyPatch) -> No
     assert own.driver.asked == 0
     with pytest.raises(LevelTooLow, match="stable is demanded"):
         use()
+
+
+@pytest.mark.parametrize("text", ["1", "true", "Yes", " on "])
+def test_the_variable_lifts_the_gate(
+    own: Sample, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The words for yes lift it, and nobody who is unverified is refused."""
+    own.known(Record())
+    monkeypatch.setenv("TENURE_UNGATED", text)
+    assert caught(use) == []
+
+
+@pytest.mark.parametrize("text", ["0", "false", "No", "off", "", " "])
+def test_the_variable_says_no(own: Sample, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The words for no, and nothing at all, leave the gate closed."""
+    own.known(Record())
+    monkeypatch.setenv("TENURE_UNGATED", text)
+    with pytest.raises(LevelTooLow, match="unverified"):
+        use()
+    with pytest.raises(LevelTooLow, match="unverified"):
+        use(min_level="experimental")
+
+
+@pytest.mark.usefixtures("own")
+def test_the_variable_says_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another text is no answer, and is refused by the variable's name."""
+    monkeypatch.setenv("TENURE_UNGATED", "maybe")
+    for options in ({}, {"min_level": "stable"}):
+        with pytest.raises(InvalidArgument, match=r"TENURE_UNGATED is 1 or 0.*'maybe'"):
+            use(**options)
 
 
 def test_to_connect_takes_no_evidence_apart(own: Sample) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from support.policy import MANIFEST, TODAY, evidence, judgement, record, sample
 from tenure.drivers import registry
-from tenure.policy import index, manifest
+from tenure.policy import home, index, manifest
 from tenure.policy.evidence import Check, dump
 from tenure.policy.home import Home, homes
 from tenure.policy.index import Known
@@ -19,6 +19,8 @@ from tenure.policy.levels import POLICY, Record, evaluate
 from tenure.policy.manifest import Manifest
 
 DRIVERS = Path(registry.__file__).parent
+OLD_CLIENT = ["2031-12-31", "experimental"]
+"""When the last release of the sample's client library is too long ago."""
 WAIVER = """
 [[waivers]]
 requirement = "S4"
@@ -28,9 +30,15 @@ spec = "docs/specs/programs.rst"
 """
 
 
-def built(known: Record | None = None, of: Manifest | None = None, outside: bool = False) -> Any:
+@pytest.fixture(autouse=True)
+def _then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the day of the samples."""
+    monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
+
+
+def built(known: Record | None = None, of: Manifest | None = None) -> Any:
     """What the index says of the sample."""
-    found = Known(of or sample(), record() if known is None else known, outside)
+    found = Known(of or sample(), record() if known is None else known)
     return index.build([found])["drivers"]["sample"]
 
 
@@ -92,8 +100,23 @@ def test_a_level_falls_on_the_days_that_are_known_beforehand() -> None:
     assert built(lacking_programs(), of)["levels"] == [
         [index.ALWAYS, "stable"],
         ["2030-07-02", "preview"],
+        OLD_CLIENT,
     ]
-    assert built()["levels"] == [[index.ALWAYS, "stable"], ["2030-08-30", "preview"]]
+    assert built()["levels"] == [[index.ALWAYS, "stable"], ["2030-08-30", "preview"], OLD_CLIENT]
+
+
+def test_a_level_falls_when_a_client_library_is_too_old() -> None:
+    """The day is known beforehand: so many months after the last release."""
+    of = POLICY._replace(evidence_days_max=10_000)
+    steps = index.build([Known(sample(), record())], of)["drivers"]["sample"]["levels"]
+    assert steps == [[index.ALWAYS, "stable"], OLD_CLIENT]
+
+
+def test_a_waiver_may_end_on_the_last_of_days() -> None:
+    """There is no day after it, and so it never ends."""
+    waiver = WAIVER.replace("2030-07-01", "9999-12-31")
+    of = manifest.parse(MANIFEST.replace("[ci]", f"{waiver}\n[ci]", 1), "sample.toml")
+    assert built(lacking_programs(), of)["levels"] == built()["levels"]
 
 
 def test_nothing_known_is_unverified_for_ever() -> None:
@@ -108,6 +131,7 @@ def test_nothing_known_is_unverified_for_ever() -> None:
     assert found["strategies"][0]["characteristics"]["FENCED"] == {
         "claimed": True,
         "verdict": None,
+        "backends": {},
     }
 
 
@@ -116,7 +140,7 @@ def test_characteristics_have_their_verdicts_and_reasons() -> None:
     example = "token 7 came\nafter token 9; " + "again " * 60
     known = record(evidence(characteristics=(judgement("refuted", counterexample=example),)))
     line = built(known)["strategies"][0]["characteristics"]["FENCED"]
-    assert (line["claimed"], line["verdict"]) == (True, "refuted")
+    assert (line["claimed"], line["verdict"], line["backends"]) == (True, "refuted", {})
     assert line["reason"].startswith("token 7 came after token 9; again")
     assert len(line["reason"]) == index.REASON_CHARACTERS_MAX
 
@@ -133,14 +157,20 @@ def test_versions_are_those_of_the_evidence_in_their_order() -> None:
     found = built(known)["strategies"][0]
     assert found["backends"] == {"sample": ["7.2.1", "7.10.0"], "twin": ["1.0"]}
     assert found["pythons"] == ["3.11.7"]
+    assert found["characteristics"]["FENCED"]["backends"] == found["backends"]
+
+
+def self_reported() -> Record:
+    """What makes the sample stable, if somebody else than its author had seen it."""
+    return record(*(evidence(each, provenance="self-reported") for each in ("default", "other")))
 
 
 def test_an_author_alone_reaches_a_preview() -> None:
-    """The evidence of another distribution counts as self-reported, whatever its files say."""
-    inside, outside = built(), built(outside=True)
-    assert inside["levels"][0][1] == "stable"
-    assert outside["levels"] == [[index.ALWAYS, "preview"]]
-    reasons = [each["reason"] for each in outside["strategies"][0]["steps"][0]["unmet"]]
+    """What is self-reported makes a preview at most, and says what it lacks."""
+    assert built()["levels"][0][1] == "stable"
+    found = built(self_reported())
+    assert found["levels"] == [[index.ALWAYS, "preview"], OLD_CLIENT]
+    reasons = [each["reason"] for each in found["strategies"][0]["steps"][0]["unmet"]]
     cell = evidence().cell.name
     assert reasons == [f"that of {cell} is self-reported, and nobody has reproduced it"]
 
@@ -149,7 +179,7 @@ def test_no_waiver_makes_up_for_a_witness() -> None:
     """An author who waives what he lacks is a preview all the same."""
     waiver = WAIVER.replace("S4", "S6").replace("2030-07-01", "2039-01-01")
     of = manifest.parse(MANIFEST.replace("[ci]", f"{waiver}\n[ci]", 1), "sample.toml")
-    assert built(of=of, outside=True)["levels"] == [[index.ALWAYS, "preview"]]
+    assert built(self_reported(), of)["levels"] == [[index.ALWAYS, "preview"], OLD_CLIENT]
     assert built(of=of)["levels"][0] == [index.ALWAYS, "stable"]
 
 

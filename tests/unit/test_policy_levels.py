@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.policy import MANIFEST, TODAY, evidence, judgement, record, runs, sample
+from support.policy import MANIFEST, RELEASED, TODAY, evidence, judgement, record, runs, sample
 from tenure.errors import InvalidArgument
 from tenure.policy import manifest
 from tenure.policy.characteristics import Characteristic
@@ -158,8 +158,14 @@ def test_another_strategy_is_experimental_or_stable() -> None:
     two = half._replace(runs=(*runs(), *runs(3, "other")))
     found = evaluate(sample(), two, POLICY, TODAY)
     assert found.strategies["other"].level is Level.EXPERIMENTAL
-    allowed = changed("claims = []\n", "claims = []\npreview = true\n")
+    waiver = (
+        '\n[[waivers]]\nrequirement = "preview"\nstrategy = "other"\nreason = "soon"\n'
+        'until = 2030-06-01\nspec = "docs/specs/x.rst"\n'
+    )
+    allowed = manifest.parse(MANIFEST + waiver, "sample.toml")
     assert evaluate(allowed, two, POLICY, TODAY).strategies["other"].level is Level.PREVIEW
+    later = evaluate(allowed, two, POLICY, TODAY + timedelta(days=1))
+    assert later.strategies["other"].level is Level.EXPERIMENTAL
     low = record(evidence(coverage_percent=1.0), evidence("other"))
     assert evaluate(sample(), low, POLICY, TODAY).strategies["other"].level is Level.EXPERIMENTAL
 
@@ -179,6 +185,17 @@ def test_a_waiver_counts_until_its_last_day() -> None:
     assert later.strategies["default"].profiles["lock"].level is Level.EXPERIMENTAL
 
 
+def test_no_waiver_makes_up_for_evidence() -> None:
+    """About whom nothing is known is unverified, whatever is waived."""
+    waivers = "".join(
+        f'\n[[waivers]]\nrequirement = "{id}"\nreason = "r"\nuntil = 2039-01-01\nspec = "s"\n'
+        for id in REQUIREMENTS.keys() - manifest.NEVER_WAIVED
+    )
+    of = manifest.parse(MANIFEST + waivers, "sample.toml")
+    assert evaluate(of, Record(), POLICY, TODAY).level is Level.UNVERIFIED
+    assert evaluate(of, record(), POLICY, TODAY).level is Level.STABLE
+
+
 def test_green_runs_must_be_many_and_last() -> None:
     """Twenty runs in a day are not enough, nor are twenty with a red one among the last."""
     assert "cover 1 of 14 days" in unmet(record(ran=runs(20, every_hours=1)))["S1"]
@@ -188,6 +205,12 @@ def test_green_runs_must_be_many_and_last() -> None:
     empty = runs(30)
     empty[0] = empty[0]._replace(passed=0)
     assert "last 0 recorded runs" in unmet(record(ran=empty))["S1"]
+    others = [*runs(1), *(run._replace(job="nightly") for run in runs(30))]
+    assert "last 1 recorded runs" in unmet(record(ran=others))["S1"]
+    # By the clock it was before the last two, though its text comes after theirs.
+    late = runs(30)
+    late.append(late[0]._replace(started="2030-05-30T07:00:00+12:00", failed=1))
+    assert "last 2 recorded runs" in unmet(record(ran=late))["S1"]
     silent = [run._replace(voting=False) for run in runs(30)]
     assert "S1" in unmet(record(ran=silent))
 
@@ -205,6 +228,64 @@ def test_a_fault_that_was_not_seen_to_bite_counts_for_nothing() -> None:
     unsafe = judgement(faults=(Fault("cut", True, "seen", False),))
     assert "broke FENCED" in unmet(record(evidence(characteristics=(unsafe,))))["S3"]
     assert unmet(record(evidence(characteristics=(judgement(faults=()),))))["S3"]
+
+
+def test_who_does_not_recover_has_not_met_the_faults() -> None:
+    """That it did not work again is no missing measurement, and fails like a slow recovery."""
+    stuck = Fault("leader killed", True, "seen", True, None, recovered=False)
+    found = unmet(record(evidence(characteristics=(judgement(faults=(stuck,)),))))
+    assert found == {"S3": "leader killed: it did not work again, in tokens"}
+    unknown = stuck._replace(recovered=None)
+    assert not unmet(record(evidence(characteristics=(judgement(faults=(unknown,)),))))
+
+
+def without(*left_out: tuple[str, str]) -> Record:
+    """All that is known, but for these cases with these runtimes, which were not run."""
+    tests = tuple(test for test in evidence().tests if (test.case, test.runtime) not in left_out)
+    return record(evidence(tests=tests))
+
+
+def test_an_absent_case_has_failed() -> None:
+    """What the plan has and the run has not is missing; a run that is told twice is one."""
+    absent = ("another_of_lock", "thread")
+    cell = evidence().cell.name
+    wanted = {"P1": f"in {cell}: 1 of 2 runs of cases with thread"}
+    assert unmet(without(absent)) == wanted
+    (twice,) = without(absent).evidence
+    twice = twice._replace(tests=twice.tests + twice.tests)
+    assert unmet(record(twice)) == wanted
+    assert not unmet(without(absent), profile="group")
+
+
+def test_the_least_is_seen_on_both_runtimes() -> None:
+    """One runtime alone is not even experimental."""
+    basic = "acquire_and_release_leave_nothing"
+    found = unmet(without((basic, "asyncio")))
+    assert found["E1"] == f"no run has seen {basic} pass on thread and asyncio"
+    assert found.keys() == {"E1", "P1"}
+
+
+def test_evidence_without_a_plan_is_not_enough() -> None:
+    """Where nobody knows how many cases there are, nobody knows that all of them passed."""
+    found = unmet(record(evidence(planned={"group/thread": 2, "group/asyncio": 2})))
+    assert found.keys() == {"P1"}
+    assert "run `tenure verify` again" in found["P1"]
+
+
+def test_the_release_of_a_client_library_grows_old() -> None:
+    """It is the day of the release that is kept, and not that it was young when somebody looked."""
+
+    def found(released: date | None) -> dict[str, str]:
+        return unmet(
+            record(evidence(checks={**evidence().checks, "P6": Check(True, "", released)}))
+        )
+
+    assert found(date(2028, 6, 2)) == {}
+    old = "the last release of client was on 2028-06-01, over 24 months ago"
+    assert found(date(2028, 6, 1)) == {"P6": old}
+    assert "run `tenure verify` again" in found(None)["P6"]
+    bare = changed('client = "client"\n', "")
+    assert not unmet(record(evidence(checks={**evidence().checks, "P6": Check(True, "")})), bare)
 
 
 def test_only_the_newest_of_a_cell_counts() -> None:
@@ -236,6 +317,17 @@ def test_a_refutation_ends_with_the_code_that_it_was_about() -> None:
     assert found.ledger[Characteristic.FENCED].verdict == "corroborated"
 
 
+def test_nothing_is_corroborated_of_other_code() -> None:
+    """What was found out about other code is forgotten, but for what broke it."""
+    then = record(evidence(source_hash="then"))
+    found = evaluate(sample(), then, POLICY, TODAY).strategies["default"]
+    assert found.ledger[Characteristic.FENCED].verdict is None
+    assert not found.corroborated
+    broke = record(evidence(source_hash="then", characteristics=(judgement("refuted"),)))
+    found = evaluate(sample(), broke, POLICY, TODAY).strategies["default"]
+    assert found.ledger[Characteristic.FENCED].verdict == "refuted"
+
+
 def test_what_was_never_tried_has_no_verdict() -> None:
     """The ledger has a line for every characteristic, also for those that nobody has tried."""
     found = evaluate(sample(), record(), POLICY, TODAY).strategies["default"]
@@ -262,7 +354,8 @@ def test_less_evidence_never_raises_a_level(missing: set[str], one: str) -> None
 
     def level(without: set[str]) -> Level:
         checks = {
-            id: Check(id not in without, "no") for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
+            id: Check(id not in without, "no", RELEASED)
+            for id in ("E2", "E4", "E5", "E6", "P3", "P6", "S4")
         }
         found = evidence(
             checks=checks,

@@ -87,6 +87,7 @@ def test_a_bad_manifest_is_refused_with_its_line(what: str) -> None:
     assert message in str(caught.value)
 
 
+DEPRECATION = '\n[deprecation]\nsince = "1.0"\nsince_date = 2030-01-01\n'
 WAIVER = '\n[[waivers]]\nrequirement = "P5"\nreason = "r"\nuntil = 2030-01-01\nspec = "s.rst"\n'
 
 
@@ -94,15 +95,62 @@ WAIVER = '\n[[waivers]]\nrequirement = "P5"\nreason = "r"\nuntil = 2030-01-01\ns
     "more, message",
     [
         (WAIVER.replace("P5", "X5"), "'X5' is no requirement"),
+        (WAIVER.replace("P5", "S9"), "'S9' is no requirement"),
+        (WAIVER.replace("P5", "E1"), "E1 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "E2"), "E2 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "P4"), "P4 is the evidence, and never waived"),
+        (WAIVER.replace("P5", "preview"), "'default' needs no waiver to be a preview"),
         (WAIVER + 'strategy = "none"\n', "there is no strategy 'none'"),
         (WAIVER.replace("2030-01-01", '"2030-01-01"'), "a date was expected"),
         ('\n[deprecation]\nsince = "1.0"\n', "'since_date' is missing"),
+        ('\n[deprecation]\nsince = "soon"\n', "a version such as 1.4.0 was expected, not 'soon'"),
+        (DEPRECATION + 'remove_in = "2.x"\n', "remove_in: a version such as 1.4.0 was expected"),
     ],
 )
 def test_a_bad_waiver_or_deprecation_is_refused(more: str, message: str) -> None:
     """Waivers and deprecations are checked like everything else."""
     with pytest.raises(InvalidManifest, match=message):
         manifest.parse(MANIFEST + more, "sample.toml")
+
+
+@pytest.mark.parametrize("series", ["0", "5", '"1"', "true"])
+def test_a_series_is_a_small_number(series: str) -> None:
+    """A version has one number at least, and not very many."""
+    text = MANIFEST.replace('backend = "sample', f'series = {series}\nbackend = "sample', 1)
+    with pytest.raises(InvalidManifest, match=r"supports\[0\].series: "):
+        manifest.parse(text, "sample.toml")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1.5"])
+def test_a_time_to_recover_is_a_number(seconds: str) -> None:
+    """A bound that nothing can exceed is none."""
+    text = MANIFEST.replace("recovery_seconds = 10", f"recovery_seconds = {seconds}")
+    with pytest.raises(InvalidManifest, match="recovery_seconds: a number above 0 was expected"):
+        manifest.parse(text, "sample.toml")
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('lock = "other"', "lock = 1", "when: a text was expected for 'lock', not 1"),
+        ('rwlock = "not built"', "rwlock = true", "a text was expected for 'rwlock', not True"),
+        ("strategies.other", 'strategies."../x"', "'../x' is no name"),
+        ("strategies.other", 'strategies."a/b"', "'a/b' is no name"),
+        ("strategies.other", 'strategies.""', "'' is no name"),
+    ],
+)
+def test_texts_and_names_are_what_they_are_used_as(old: str, new: str, message: str) -> None:
+    """Options are compared with texts, and strategies are folders of evidence."""
+    with pytest.raises(InvalidManifest, match=message):
+        manifest.parse(MANIFEST.replace(old, new), "sample.toml")
+
+
+def test_a_manifest_is_text(tmp_path: Path) -> None:
+    """A file that is no UTF-8 is no manifest, and named."""
+    path = tmp_path / "sample.toml"
+    path.write_bytes(b"driver = '\xff'")
+    with pytest.raises(InvalidManifest, match=r"sample\.toml: not UTF-8, at byte 10"):
+        manifest.load(path)
 
 
 def test_a_claim_cannot_be_made_and_withdrawn() -> None:
@@ -182,7 +230,7 @@ def test_a_manifest_names_what_there_is(name: str) -> None:
             backend = getattr(backends, attribute)
             url = Url(backend.scheme, options=dict(strategy.when))
             assert registry.find(url).traits == backend.traits()
-    for path in (of.page, *of.unit_tests):
+    for path in (of.page, *of.unit_tests, *(each.spec for each in of.waivers)):
         assert (ROOT.parents[1] / path).is_file(), path
 
 

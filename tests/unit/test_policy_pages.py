@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from support.policy import MANIFEST, TODAY, evidence, judgement, runs
 from tenure.cli import main
-from tenure.policy import pages
+from tenure.policy import home, pages
 from tenure.policy.badges import badge
 from tenure.policy.evidence import Evidence, dump
 from tenure.policy.home import Home, append_run, built_in, suite_hash
@@ -24,6 +25,13 @@ characteristic = "FENCED"
 on = 2030-05-01
 reason = "tokens began anew"
 """
+
+
+@pytest.fixture(autouse=True)
+def _then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the day of the samples, whose driver is one of Tenure's own."""
+    monkeypatch.setattr(home, "now", lambda: datetime(2030, 6, 1, tzinfo=UTC))
+    monkeypatch.setattr(home.Home, "outside", False)
 
 
 def test_the_pages_in_the_tree_are_current() -> None:
@@ -175,6 +183,18 @@ def test_a_badge_is_a_picture(level: Level) -> None:
     assert texts == ["a<b", str(level)]
 
 
+def test_the_matrix_shows_what_is_waived(tmp_path: Path) -> None:
+    """A level that was reached by a waiver says so, until the waiver ends."""
+    waiver = '\n[[waivers]]\nrequirement = "P5"\nreason = "soon"\nuntil = {}\nspec = "docs/x.rst"\n'
+    text = MANIFEST + waiver.format("2030-07-01")
+    root = place(tmp_path, evidence(), evidence("other"), manifest=text)
+    _, default, other = matrix(surveyed(root))
+    assert default[2] == "preview, waived: P5 until 2030-07-01"
+    assert other[2] == "experimental"
+    (root / "sample.toml").write_text(MANIFEST + waiver.format("2030-05-01"))
+    assert matrix(surveyed(root))[1][2] == "preview"
+
+
 def test_the_command_line_prints_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     """`tenure drivers --matrix` prints the matrix of the pages, from what is installed."""
     assert main(["drivers", "--matrix"]) == 0
@@ -185,6 +205,27 @@ def test_the_command_line_prints_the_matrix(capsys: pytest.CaptureFixture[str]) 
     for line, row in zip(lines, rows, strict=True):
         assert line.startswith(row[0])
         assert row[2] in line
+
+
+def test_what_others_have_broken_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evidence or a manifest of another distribution that cannot be read is told under the rest."""
+    root = place(tmp_path, evidence())
+    (path,) = root.glob("evidence/sample/default/*.json")
+    here = Home(root, "sample")
+    monkeypatch.setattr(home, "homes", lambda: [*built_in(), here])
+    monkeypatch.setattr(Home, "outside", property(lambda self: self.folder == root))
+    assert main(["drivers", "--matrix"]) == 0
+    assert "sample, other" in capsys.readouterr().out
+    path.write_text("{")
+    assert main(["drivers", "--matrix"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith(f"sample: broken: {path}: not JSON")
+    assert told[:-1] == [line for line in told if not line.startswith("sample")]
+    here.manifest.write_text("x")
+    assert main(["drivers", "--matrix"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"sample: broken: {here.manifest}")
 
 
 def test_the_check_names_what_is_stale(

@@ -175,6 +175,48 @@ def test_several_files_at_once(tmp_path: Path, path: str) -> None:
     assert rules(report) == ["reference"]
 
 
+@pytest.mark.parametrize(
+    "path, says",
+    [
+        ("src/**.py", "is no path: Invalid pattern"),
+        (f"src/{'a' * 300}/x", "is no path: File name too long"),
+        (f"src/*/{'a' * 300}", "a"),
+        ("docs/../../../etc/passwd", "leads up"),
+        ("docs/specs/../specs/", "leads up"),
+    ],
+)
+def test_paths_that_none_can_have(tmp_path: Path, path: str, says: str) -> None:
+    """What is no path, or leads out of the repository, breaks the rule and nothing else."""
+    old = "``src/tenure/policy/spec-template.rst``"
+    report = checked(tmp_path, lambda text: text.replace(old, f"``{path}``"))
+    assert "reference" in rules(report)
+    assert set(rules(report)) <= {"reference", "line-length"}
+    assert says in next(each.message for each in report.violations if each.rule == "reference")
+
+
+def test_links_that_lead_to_no_path(tmp_path: Path) -> None:
+    """A link whose target no file can have leads nowhere."""
+    link = f"Write them.\n\nSee `it <{'a' * 300}>`_."
+    report = checked(tmp_path, lambda text: text.replace("Write them.", link))
+    assert "reference" in rules(report)
+
+
+def test_a_url_that_cannot_be_taken_apart(tmp_path: Path) -> None:
+    """It is a violation, as every other URL that is none."""
+    report = checked(tmp_path, lambda text: text.replace(":url: https://", ":url: https://[bad/"))
+    assert rules(report) == ["file-name"]
+    assert "is no URL: Invalid IPv6 URL" in report.violations[0].message
+
+
+def test_tabs_in_a_literal_block(tmp_path: Path) -> None:
+    """Literal blocks may be wide, also where docutils has made spaces of their tabs."""
+    block = f"Write them::\n\n      a\tb{'x' * 90}\n"
+    assert rules(checked(tmp_path, lambda text: text.replace("Write them.", block))) == []
+    wide = f"Write {chr(9).join('abcdefghijkl')}"
+    report = checked(tmp_path, lambda text: text.replace("Write them.", wide))
+    assert rules(report) == ["line-length"]
+
+
 @pytest.mark.parametrize("text", ["redis://h/0", "and/or", "WAIT", "a::b", "/etc/passwd", "x.py"])
 def test_literals_that_are_no_files(tmp_path: Path, text: str) -> None:
     """Only what begins with a folder of the repository is taken for a file of it."""

@@ -24,13 +24,16 @@ from tenure.errors import InvalidArgument, StorageError
 from tenure.policy import evidence as evidence_
 from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Cell, Evidence, Judgement, Run
-from tenure.policy.home import home, homes, load_runs
+from tenure.policy.home import Home, home, homes, load_runs
+from tenure.policy.index import read as read_index
 from tenure.policy.levels import POLICY, Level, Record, evaluate
 from tenure.policy.profiles import PROFILES
 from tenure.testing.backends import FileBackend, MemoryBackend, RedlockBackend
 from tenure.testing.kit import CASES, Case
-from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages
+from tenure.testing.verify import _probes, cells, checks, files, index, ledger, pages, runner
+from tenure.testing.verify import subject as subjects
 from tenure.testing.verify._coverage import Coverage
+from tenure.testing.verify._crew import Source
 from tenure.testing.verify._theirs import NotOurs, at_port, one_address
 from tenure.testing.verify.events import Event, Found, Judged, Left, Tried
 from tenure.testing.verify.runner import Options, verify_driver, verify_url
@@ -123,6 +126,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "top_level.txt").write_text("broken_locks\n")
     entry = "[tenure.drivers]\nbroken-locks = broken_locks:BrokenDriver\n"
     (info / "entry_points.txt").write_text(entry)
+    monkeypatch.delitem(sys.modules, "broken_locks", raising=False)  # of another test's folder
     monkeypatch.syspath_prepend(str(folder))
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", path)
@@ -246,6 +250,22 @@ def test_a_run_carries_what_its_file_says(tmp_path: Path) -> None:
 # -- where it writes ---------------------------------------------------------------------------
 
 
+def test_two_recipes_are_two_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where two bring up the same, one would overwrite the other; that is told before any work."""
+    (one,) = named("memory")
+    twin = "support.backends:Twin"
+    recipes = (*one.strategy.provision, twin)
+    both = one._replace(strategy=one.strategy._replace(provision=recipes))
+    monkeypatch.setattr(runner, "named", lambda name, strategy: [both])
+    monkeypatch.setattr(type(both), "backends", lambda self: [MemoryBackend, MemoryBackend])
+    up = runner._boot(Source(recipes[0]))
+    assert not isinstance(up, str)
+    monkeypatch.setattr(runner, "_boot", lambda source: up._replace(source=source))
+    with pytest.raises(InvalidArgument, match=rf"MemoryBackend and {twin} bring up the same cell"):
+        verify_driver("memory", None, Options(out=tmp_path, suite=NOTHING), _ignore)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_what_cannot_be_written_fails_at_once(tmp_path: Path) -> None:
     """A folder that is none is refused before any backend is started."""
     (tmp_path / "file").write_text("")
@@ -276,6 +296,16 @@ def test_an_installed_driver_is_in_no_checkout(tmp_path: Path) -> None:
     assert checkout(installed) is None
     assert checkout(tmp_path / "src" / "package") == tmp_path
     assert checkout(home("tenure.drivers.memory").folder) == ROOT
+
+
+def test_the_index_follows_the_evidence(broken: Path, tmp_path: Path) -> None:
+    """Where evidence lands beside the driver, `connect` knows of it; elsewhere nothing changes."""
+    path = broken / "evidence" / "index.json"
+    verify_driver("broken_locks", None, Options(out=tmp_path / "x", suite=NOTHING), _ignore)
+    assert not path.exists()
+    verify_driver("broken_locks", None, Options(out=broken / "evidence", suite=NOTHING), _ignore)
+    assert read_index(path)["broken_locks"]["strategies"][0]["backends"]
+    assert {each.name for each in path.parent.iterdir()} == {"broken_locks", "index.json"}
 
 
 def test_a_part_of_the_suite_is_not_put_in_its_place(tmp_path: Path) -> None:
@@ -319,6 +349,16 @@ def test_cases_follow_profiles_and_traits() -> None:
     assert {(each.case, each.flavour) for each in plan} == allowed
     assert len(plan) == len(allowed)
     assert {each.profile for each in planned(Suite(), ["group"], traits)} == {"group"}
+
+
+def test_the_plan_is_that_of_the_whole_suite(tmp_path: Path) -> None:
+    """Whatever is left out of a run, its evidence says how many runs of cases there are."""
+    options = Options(out=tmp_path / "x.json", profiles=["lock"], suite=NOTHING)
+    (found,) = verify_driver("memory", None, options, _ignore)
+    whole = planned(Suite(), PROFILES, MemoryBackend.traits())
+    assert sum(found.evidence.planned.values()) == len(whole)
+    asyncio = [each for each in whole if each[::2] == ("watch", "asyncio")]
+    assert found.evidence.planned["watch/asyncio"] == len(asyncio) > 0
 
 
 @pytest.mark.parametrize("flavour", ["thread", "asyncio"])
@@ -365,6 +405,14 @@ def test_a_url_is_left_as_it_was(folder: FileBackend) -> None:
     # One case makes namespaces that might be somebody else's, and so it was not run.
     assert {case for case, detail in details.items() if detail} == {LITTER[-1]}
     assert "may be somebody else's" in details[LITTER[-1]]
+
+
+def test_nobody_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another distribution has broken, or called as one of Tenure's, changes nothing."""
+    (tmp_path / "redis.toml").write_text("x")
+    monkeypatch.setattr(subjects, "homes", lambda: [*homes(), Home(tmp_path, "redis")])
+    assert of_url(Url.parse("memory://")).name == "memory/default"
+    assert named("redis", "default")[0].home.folder != tmp_path
 
 
 def test_the_url_chooses_the_strategy() -> None:
@@ -434,6 +482,30 @@ def test_the_quick_start_runs_on_the_backend(folder: FileBackend, tmp_path: Path
     copy.write_text("\n## Quick start\n\n```python\nraise SystemExit('nothing works')\n```\n")
     found = checks.quick_start(subject._replace(root=tmp_path), folder.url, "verify-quick")
     assert (found.holds, found.detail) == (False, "nothing works")
+
+
+def test_no_argument_has_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick start has the URL in its text, and the list of processes has neither."""
+    (subject,) = named("redis", "default")
+    page = tmp_path / subject.manifest.page
+    page.parent.mkdir(parents=True)
+    text = "import sys\nraise SystemExit(f\"{sys.orig_argv} {len('redis://db.example')}\")"
+    page.write_text(f"\n## Quick start\n\n```python\n{text}\n```\n")
+    found = checks.quick_start(subject._replace(root=tmp_path), "redis://:hunter2@h:1/0", "n")
+    assert found.detail == f"{[sys.executable, '-']} {len('redis://:hunter2@h:1/0?namespace=n')}"
+
+
+@pytest.mark.parametrize("secret", ["p@s/s", "p%40s%2fs", "p%40s/s", "t&ken", "t%26ken"])
+def test_no_secret_is_told(tmp_path: Path, secret: str) -> None:
+    """What a program says is told without the secrets of the URL, in any form, and cut after."""
+    (subject,) = named("redis", "default")
+    page = tmp_path / subject.manifest.page
+    page.parent.mkdir(parents=True)
+    said = f"{'x' * 297}{secret} and {secret}"
+    page.write_text(f"\n## Quick start\n\n```python\nraise SystemExit({said!r})\n```\n")
+    url = "redis://:p%40s%2Fs@h:1/0?token=t%26ken"
+    found = checks.quick_start(subject._replace(root=tmp_path), url, "n")
+    assert found.detail == f"{'x' * 297}***"
 
 
 def test_quoted_urls_of_a_page_are_live() -> None:
@@ -526,8 +598,8 @@ def test_a_client_library_must_be_alive(monkeypatch: pytest.MonkeyPatch) -> None
     now = datetime.now(UTC)
     ages = {"pytest": now - timedelta(days=30), "mypy": now - timedelta(days=31 * 25)}
     monkeypatch.setattr(checks, "last_release", ages.__getitem__)
-    assert checks._client("pytest")[1] == ""
-    assert "over 24 months ago" in checks._client("mypy")[1]
+    assert checks._client("pytest")[1:] == ("", ages["pytest"].date())
+    assert checks._client("mypy")[1:] == ("", ages["mypy"].date())
     assert "cannot be imported" in checks._client("no-such-client")[1]
 
     def silent(distribution: str) -> datetime:
@@ -585,7 +657,7 @@ def test_the_ledger_counts_what_is_allowed(tmp_path: Path, monkeypatch: pytest.M
             line = {"driver": RedlockBackend.name, "case": case, "runtime": flavour}
             file.write(json.dumps(line) + "\n")
     started = "2026-01-02T03:04:05+00:00"
-    arguments = ["--results", str(results), "--started", started]
+    arguments = ["--results", str(results), "--started", "2026-01-02T05:04:05+02:00", "--ci"]
     assert ledger.main(arguments) == 0
     found = {(run.driver, run.strategy): run for run in load_runs(runs)}
     assert {name for name, _ in found} == {each.name for each in homes()}
@@ -597,6 +669,18 @@ def test_the_ledger_counts_what_is_allowed(tmp_path: Path, monkeypatch: pytest.M
     assert found["redis", "default"].failed > 100
     assert ledger.main(["--results", str(tmp_path / "nosuch")]) == 1
     assert len(load_runs(runs)) == len(found)
+    # What somebody has run at home is a result, and has no vote.
+    assert ledger.main(["--results", str(results)]) == 0
+    assert not any(run.voting for run in load_runs(runs)[len(found) :])
+
+
+@pytest.mark.parametrize("started", ["lately", "2026-01-02T03:04:05"])
+def test_a_run_began_at_a_time(started: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that is no time in a zone is refused, and nothing is recorded."""
+    with pytest.raises(SystemExit) as ended:
+        ledger.main(["--results", "x", "--started", started])
+    assert ended.value.code == 2
+    assert f"argument --started: '{started}' is no time" in capsys.readouterr().err
 
 
 def test_every_recipe_is_a_backend() -> None:

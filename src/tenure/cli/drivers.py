@@ -50,9 +50,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run `tenure drivers`."""
     if options.matrix:
-        from ..policy import survey as policy  # no other command's start should pay for it
-
-        text = _lines(policy.matrix(policy.survey()))
+        text = _matrix()
     else:
         found = survey()
         text = json.dumps(found, indent=2) if options.json else _table(found)
@@ -63,6 +61,16 @@ def run(options: argparse.Namespace) -> int:
         # `tenure drivers | head -1`: the rest is not wanted, and no error either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return ExitCode.DONE
+
+
+def _matrix() -> str:
+    from ..policy import home  # no other command's start should pay for it
+    from ..policy import survey as policy
+
+    good, broken = policy.readable(home.homes())
+    lines = [_lines(policy.matrix(policy.survey(found=good)))]
+    lines += (f"{each.name}: broken: {plain(reason)}" for each, reason in broken)
+    return "\n".join(lines)
 
 
 def survey() -> list[dict[str, Any]]:

@@ -46,13 +46,21 @@ class Tree:
 
     def wrong(self, match: re.Match[str]) -> str | None:
         """Why the path does not resolve; None if it does, or if there is no tree to look in."""
-        file, names = match["file"], match["names"]
+        file = match["file"]
+        if ".." in file.split("/"):
+            return f"{file:.200} leads up: name files from the root of the repository"
         if self.root is None:
             self.unchecked.add(match[0])
             return None
+        try:
+            return self._wrong(self.root, file, match["names"])
+        except (OSError, ValueError) as error:  # too long for a name, or no pattern
+            return f"{file:.200} is no path: {getattr(error, 'strerror', None) or error}"
+
+    def _wrong(self, root: Path, file: str, names: str | None) -> str | None:
         if "*" in file:
-            return None if any(self.root.glob(file.rstrip("/"))) else f"no file matches {file!r}"
-        there = self.root / file
+            return None if any(root.glob(file.rstrip("/"))) else f"no file matches {file!r}"
+        there = root / file
         if not (there.is_dir() if file.endswith("/") else there.exists()):
             return f"there is no {file!r} in the repository"
         if names:
@@ -112,11 +120,17 @@ def references(page: Page, tree: Tree) -> Found:
     for each in page.tree.findall(nodes.reference):
         target = str(each.get("refuri", "")).partition("#")[0]
         if target and not re.match(r"[a-z][a-z0-9+.-]*:", target, re.I):
-            there = page.file.parent / target
             if tree.root is None:
                 tree.unchecked.add(target)
-            elif not there.exists():
-                yield line_of(each), "reference", f"the link {target!r} leads nowhere"
+            elif not _exists(page.file.parent / target):
+                yield line_of(each), "reference", f"the link {target!r:.200} leads nowhere"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # nothing can have such a name
+        return False
 
 
 def driver_impact(page: Page, tree: Tree) -> Found:

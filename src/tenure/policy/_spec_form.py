@@ -13,6 +13,7 @@ from docutils import nodes
 from ._spec_page import Page, Section, line_of, paragraphs, prose, sentences
 
 COLUMNS = 79
+TAB_COLUMNS = 8
 NEVER_NONE = ("Problem description", "Use Cases", "Proposed change", "Alternatives", "Testing")
 """The sections in which there is always something to say."""
 
@@ -45,7 +46,11 @@ def file_name(page: Page, template: Page) -> Found:
     if url is None:
         yield line, "file-name", "name the spec's URL under the title, with ':url: https://…'"
         return
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        yield line, "file-name", f"{url!r} is no URL: {error}"
+        return
     last = parts.path.rpartition("/")[2]
     if not (parts.scheme and parts.netloc):
         yield line, "file-name", f"{url!r} is no URL: write all of it, with https://"
@@ -173,6 +178,7 @@ def line_length(page: Page, template: Page) -> Found:
         for line in block.astext().splitlines()
     }
     for number, line in enumerate(page.lines, 1):
+        line = line.expandtabs(TAB_COLUMNS)  # as docutils reads it
         if _width(line) <= COLUMNS or line.strip() in literal or _LINK_TARGET.match(line):
             continue
         columns = _width(_URL.sub("", line))

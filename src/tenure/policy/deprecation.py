@@ -65,9 +65,14 @@ def minors(since: str, version: str) -> int:
 
 def due(since: date) -> date:
     """The first day on which what was deprecated that day may be removed."""
-    months = since.year * 12 + since.month - 1 + MONTHS_MIN
-    first, after = (date(each // 12, each % 12 + 1, 1) for each in (months, months + 1))
-    return min(first + timedelta(days=since.day - 1), after)
+    return later(since, MONTHS_MIN)
+
+
+def later(day: date, months: int) -> date:
+    """The day so many months later; the first of the next, where that month has no such day."""
+    whole = day.year * 12 + day.month - 1 + months
+    first, after = (date(each // 12, each % 12 + 1, 1) for each in (whole, whole + 1))
+    return min(first + timedelta(days=day.day - 1), after)
 
 
 def _series(version: str) -> tuple[int, int]:

@@ -6,12 +6,15 @@ else. Reading one checks its form; `InvalidEvidence` names the file and the fiel
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
@@ -20,6 +23,10 @@ from .characteristics import Characteristic
 from .versions import release
 
 SCHEMA = 1
+PART_CHARACTERS_MAX = 40
+"""So much of each part of a cell is in its name, which must be that of a file."""
+YEAR_MAX = 9000
+"""Later than that nothing has happened, and no day can be added to the last ones there are."""
 
 Verdict = Literal["corroborated", "refuted", "untestable"]
 Passing = Literal["passed", "failed"]
@@ -35,7 +42,8 @@ class Fault(NamedTuple):
 
     `confirmed` is whether `proof` (a process state, packets that were counted) was observed;
     without it a trial says nothing. `safe` is whether nothing wrong was seen under it.
-    `recovery_seconds` is how long until the driver worked again after the fault was over.
+    `recovered` is whether the driver worked again after the fault was over, and
+    `recovery_seconds` how long that took; None if it was not measured.
     """
 
     name: str
@@ -43,6 +51,7 @@ class Fault(NamedTuple):
     proof: str
     safe: bool = True
     recovery_seconds: float | None = None
+    recovered: bool | None = None
 
 
 class Judgement(NamedTuple):
@@ -76,10 +85,14 @@ class Test(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A fact of the driver that its requirements ask for, and that needed a run to be known."""
+    """A fact of the driver that its requirements ask for, and that needed a run to be known.
+
+    released: the day on which the client library had its last release, which grows old.
+    """
 
     holds: bool
     detail: str
+    released: date | None = None
 
 
 class Cell(NamedTuple):
@@ -96,9 +109,17 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """What the file is called, without its ending: builds of one release are one cell."""
-        version = ".".join(map(str, release(self.backend_version)))
-        parts = [self.os, f"py{self.python}", f"{self.backend}{version}"]
-        return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in p) for p in parts)
+        backend = f"{self.backend}{_numbers(self.backend_version)}"
+        parts = [self.os, f"py{self.python}", backend, self.topology]
+        parts += [f"{self.client}{_numbers(self.client_version)}"] if self.client else []
+        return "_".join(_UNFIT.sub("-", part)[:PART_CHARACTERS_MAX] for part in parts if part)
+
+
+_UNFIT = re.compile(r"[^A-Za-z0-9.-]+")
+
+
+def _numbers(version: str) -> str:
+    return ".".join(map(str, release(version)))
 
 
 class Run(NamedTuple):
@@ -112,7 +133,11 @@ class Run(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All that one run found out about one strategy of a driver in one cell."""
+    """All that one run found out about one strategy of a driver in one cell.
+
+    planned: how many runs of cases the whole suite has for the driver's traits, by profile and
+        runtime as in `lock/thread`, whatever was left out of this run.
+    """
 
     driver: str
     strategy: str
@@ -129,16 +154,28 @@ class Evidence(NamedTuple):
     coverage_percent: float | None = None
     benchmark: Mapping[str, float] = types.MappingProxyType({})
     provenance: Provenance = "in-tree"
+    planned: Mapping[str, int] = types.MappingProxyType({})
     schema: int = SCHEMA
 
     @property
     def started(self) -> datetime:
         """When the run began, in UTC."""
-        return datetime.fromisoformat(self.run.started).astimezone(UTC)
+        return moment(self.run.started)
 
     def judgement(self, characteristic: Characteristic) -> Judgement | None:
         """What was said of a characteristic; None if it was not tried."""
         return next((j for j in self.characteristics if j.characteristic is characteristic), None)
+
+
+def moment(text: str) -> datetime:
+    """A time as records have it, in UTC; `InvalidEvidence` if it is none, or in no time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None and found.year <= YEAR_MAX:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidEvidence(f"{text!r} is no time with its zone, as in 2026-01-31T12:00:00+00:00")
 
 
 def dump(evidence: Evidence) -> str:
@@ -150,6 +187,8 @@ def plain(value: Any) -> Any:
     """The value as JSON has it: named tuples are objects, other tuples are lists."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
@@ -159,31 +198,36 @@ def plain(value: Any) -> Any:
 
 def load(path: Path) -> Evidence:
     """Read a file of evidence; `InvalidEvidence` if it is not one."""
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    return parse(path.read_bytes(), str(path))
 
 
-def parse(text: str, where: str) -> Evidence:
+def parse(text: str | bytes, where: str) -> Evidence:
     """Take a file of evidence apart; `where` begins the message of an error."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InvalidEvidence(f"{where}: not JSON: {error}") from None
+    found = read(text, where)
     if isinstance(found, dict) and found.get("schema") != SCHEMA:
         raise InvalidEvidence(f"{where}: schema {found.get('schema')!r}; this reads {SCHEMA}")
-    evidence: Evidence = _made(Evidence, found, where)
+    evidence: Evidence = made(Evidence, found, where)
     return evidence
 
 
-def _made(kind: Any, value: Any, where: str) -> Any:
+def read(text: str | bytes, where: str) -> Any:
+    """What JSON says; `InvalidEvidence` if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvidence(f"{where}: not JSON: {error}") from None
+
+
+def made(kind: Any, value: Any, where: str) -> Any:
     """The value as the type that a field declares; `InvalidEvidence` says where it is not."""
     if kind is Any:
-        return value
+        return _finite(value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
         (kind,) = (each for each in arguments if each is not type(None))
-        return _made(kind, value, where)
+        return made(kind, value, where)
     if origin is Literal:
         if value not in arguments:
             raise InvalidEvidence(f"{where}: {value!r} is none of {', '.join(arguments)}")
@@ -191,21 +235,50 @@ def _made(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise InvalidEvidence(f"{where}: a list was expected, not {value!r:.60}")
-        return tuple(_made(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+        return tuple(made(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise InvalidEvidence(f"{where}: an object was expected, not {value!r:.60}")
-        return {key: _made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
+        return {key: made(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
     if hasattr(kind, "_fields"):
         return _record(kind, value, where)
     if kind is Characteristic:
-        if value not in Characteristic.__members__:
+        if not isinstance(value, str) or value not in Characteristic.__members__:
             raise InvalidEvidence(f"{where}: {value!r} is no characteristic")
         return Characteristic(value)
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float:
+        return _number(value, where)
+    if kind is date:
+        return _day(value, where)
     if type(value) is not kind:
         raise InvalidEvidence(f"{where}: {kind.__name__} was expected, not {value!r:.60}")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+    raise InvalidEvidence(f"{where}: a finite number was expected, not {value!r:.60}")
+
+
+def _day(value: Any, where: str) -> date:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            if (day := date.fromisoformat(value)).year <= YEAR_MAX:
+                return day
+    raise InvalidEvidence(f"{where}: a day was expected, as in 2026-01-31, not {value!r:.60}")
+
+
+def _finite(value: Any, where: str) -> Any:
+    """The value, in which no number is infinite or none at all."""
+    if isinstance(value, float):
+        return _number(value, where)
+    if isinstance(value, dict):
+        return {key: _finite(each, f"{where}.{key}") for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each, f"{where}[{i}]") for i, each in enumerate(value)]
     return value
 
 
@@ -216,13 +289,18 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     for name in value:
         if name not in hints:
             raise InvalidEvidence(f"{where}: there is no field {name!r}")
-    made = {}
+    fields = {}
     for name, hint in hints.items():
         if name in value:
-            made[name] = _made(hint, value[name], f"{where}.{name}")
+            fields[name] = made(hint, value[name], f"{where}.{name}")
         elif name not in kind._field_defaults:
             raise InvalidEvidence(f"{where}: the field {name!r} is missing")
-    return kind(**made)
+    if "started" in fields:
+        try:
+            moment(fields["started"])
+        except InvalidEvidence as error:
+            raise InvalidEvidence(f"{where}.started: {error}") from None
+    return kind(**fields)
 
 
 @functools.cache

@@ -18,10 +18,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .._caller import Caller
+from .._ungated import UNGATED, ungated
 from .._url import Url
 from ..drivers import registry
 from ..drivers.base import Driver, Server
@@ -46,8 +47,6 @@ from .notices import (
 from .standing import Standing
 from .versions import release
 
-UNGATED = "TENURE_UNGATED"
-"""The variable that lifts the gate. It is for tests and tools, and lifts no explicit demand."""
 MIN_LEVEL = "TENURE_MIN_LEVEL"
 ALLOW = "TENURE_ALLOW"
 REFUSES_UNVERIFIED = True
@@ -148,7 +147,7 @@ def _names(given: Iterable[str], what: str) -> list[str]:
 
 def admit(entry: registry.Entry, url: Url, wanted: Demands, caller: Caller) -> Gate | None:
     """Let a driver pass, or raise `PolicyError`; the gate has more to ask once it is open."""
-    lifted = UNGATED in os.environ
+    lifted = ungated()
     found = standing.of(entry, url.options)
     allowed = not wanted.allow.isdisjoint({found.driver, entry.scheme, url.scheme})
     if found.deprecation is not None and not lifted:
@@ -314,6 +313,8 @@ class Gate(NamedTuple):
                 self._untold(f"it calls itself {server.product} {server.version!r}", binding)
             elif not self.found.covers(server):
                 self._other_version(server, binding)
+            else:
+                self._check_corroborated(server)
         if len(_asked) >= URLS_MAX:
             _asked.clear()
         _asked.add(where)
@@ -324,15 +325,21 @@ class Gate(NamedTuple):
             self._refuse(f"the version of the backend cannot be told: {reason}")
         logger.info("%s: the version of the backend cannot be told: %s", self.found.title, reason)
 
-    def _other_version(self, server: Server, binding: bool) -> None:
-        known = ", ".join(
-            f"{product} {version}"
-            for product, versions in self.found.backends.items()
-            for version in versions
+    def _check_corroborated(self, server: Server) -> None:
+        """What is required must have been corroborated on this version, and not on another."""
+        unmet = tuple(
+            f"{name}: this is {server.product} {server.version}, and it was corroborated on "
+            f"{_versions(self.found.characteristics[name]['backends'])}"
+            for name in sorted(self.wanted.require)
+            if not self.found.corroborated(name, server)
         )
+        if unmet:
+            raise _lacking(self.found, unmet)
+
+    def _other_version(self, server: Server, binding: bool) -> None:
         reason = (
             f"this is {server.product} {server.version}, and the evidence is about "
-            f"{known or 'no version at all'}"
+            f"{_versions(self.found.backends)}"
         )
         if binding:
             self._refuse(reason)
@@ -345,3 +352,10 @@ class Gate(NamedTuple):
         if floor is not None and floor > Level.EXPERIMENTAL:
             raise _too_low(self.found, floor, min(self.found.level, Level.EXPERIMENTAL), reason)
         raise _lacking(self.found, tuple(f"{name}: {reason}" for name in sorted(require)))
+
+
+def _versions(backends: Mapping[str, list[str]]) -> str:
+    return (
+        ", ".join(f"{product} {each}" for product, known in backends.items() for each in known)
+        or "no version at all"
+    )

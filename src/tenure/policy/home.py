@@ -16,7 +16,9 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,8 @@ from . import manifest as manifest_
 from .evidence import Evidence, InvalidEvidence
 from .levels import Record, RecordedRun
 from .manifest import InvalidManifest, Manifest
+
+logger = logging.getLogger("tenure")
 
 _SUITE = ("kit", "experiments", "histories.py")
 
@@ -57,6 +61,11 @@ class Home(NamedTuple):
         return self.evidence / "runs.jsonl"
 
     @property
+    def outside(self) -> bool:
+        """Whether it is of another distribution, whose author has written the evidence himself."""
+        return self.folder not in {home(each.module).folder for each in registry.BUILT_IN.values()}
+
+    @property
     def index_file(self) -> Path:
         """What follows from manifests and evidence."""
         return self.evidence / "index.json"
@@ -74,7 +83,11 @@ class Home(NamedTuple):
         return found
 
     def record(self) -> Record:
-        """All evidence and runs, with the hashes of today's code and suite."""
+        """All evidence and runs, with the hashes of today's code and suite.
+
+        That of another distribution is self-reported, whatever its files say: nobody but their
+        author has looked on.
+        """
         manifest = self.load()
         return Record(
             tuple(self._evidence()),
@@ -96,13 +109,15 @@ class Home(NamedTuple):
         return hash_of(self.sources(manifest))
 
     def _evidence(self) -> Iterator[Evidence]:
+        outside = self.outside
         for path in sorted((self.evidence / self.name).glob("*/*.json")):
             found = evidence_.load(path)
             if (found.driver, found.strategy) != (self.name, path.parent.name):
                 raise InvalidEvidence(
                     f"{path}: it is about {found.driver}/{found.strategy}, not about where it lies"
                 )
-            yield found
+            _has_been(found.started, f"{path}.run.started")
+            yield found._replace(provenance="self-reported") if outside else found
 
 
 def hash_of(paths: list[Path]) -> str:
@@ -140,8 +155,9 @@ def homes() -> list[Home]:
         if entry.module not in found:
             try:
                 found[entry.module] = home(entry.module)
-            except (ImportError, NoManifest):
-                continue  # `tenure drivers` calls it broken
+            except Exception:
+                # Whatever another's package does when it is imported; `tenure drivers` tells it.
+                logger.debug("tenure: %s cannot be found", entry.module, exc_info=True)
     return [each for each in found.values() if each.manifest.exists()]
 
 
@@ -156,12 +172,23 @@ def load_runs(path: Path) -> list[RecordedRun]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            found.append(RecordedRun(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise InvalidEvidence(f"{path}:{number}: not a recorded run: {error}") from None
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path}:{number}"
+        run: RecordedRun = evidence_.made(RecordedRun, evidence_.read(line, where), where)
+        _has_been(run.began, f"{where}.started")
+        found.append(run)
     return found
+
+
+def _has_been(began: datetime, where: str) -> None:
+    """Refuse what is yet to come, a day of clocks that differ aside."""
+    if began > now() + timedelta(days=1):
+        raise InvalidEvidence(f"{where}: {began.isoformat()} is yet to come")
+
+
+def now() -> datetime:
+    """The time by which records are read: that of UTC."""
+    return datetime.now(UTC)
 
 
 def append_run(path: Path, run: RecordedRun) -> None:

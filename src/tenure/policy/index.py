@@ -1,7 +1,8 @@
 """What follows from manifests and evidence, in one file that is quickly read.
 
 To take all evidence apart is too slow for every `connect`. So `tenure verify` and the generator
-of the pages write `index.json` into the folder of the evidence; `connect` reads nothing else.
+of the pages write `index.json` into the folder of the evidence; `connect` reads nothing else. What
+was changed by hand, a manifest say, needs `python -m tenure.policy.index`.
 
 A level may fall by itself: evidence grows old, a waiver ends. Those days are known beforehand, so
 the index has a level for each, as steps: each holds from its day on. It knows no day of its own
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from .evidence import Evidence
     from .home import Home
     from .levels import Assessment, Ledgered, Policy, Record, StrategyStanding
-    from .manifest import Manifest
+    from .manifest import Manifest, Strategy
 
 SCHEMA = 1
 ALWAYS = "0001-01-01"
@@ -47,7 +49,7 @@ def parse(text: bytes | str, where: str) -> dict[str, Any]:
     """The drivers in the text of an index, by name; `where` is what an error calls it."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidIndex(f"{where}: not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("drivers"), dict):
         raise InvalidIndex(f"{where}: it lists no drivers")
@@ -80,34 +82,32 @@ def step(strategy: Mapping[str, Any], day: str) -> Mapping[str, Any]:
 
 
 class Known(NamedTuple):
-    """A driver, and all that is known about it.
-
-    outside: whether it is of another distribution, whose author has written the evidence himself.
-    """
+    """A driver, and all that is known about it."""
 
     manifest: Manifest
     record: Record
-    outside: bool = False
 
 
 def known(home: Home) -> Known:
     """What lies in the home of a driver."""
-    from ..drivers import registry
-    from .home import home as home_of
-
-    inside = {home_of(entry.module).folder for entry in registry.BUILT_IN.values()}
-    return Known(home.load(), home.record(), home.folder not in inside)
+    return Known(home.load(), home.record())
 
 
 def write(folder: Path, found: Iterable[Known]) -> bool:
     """Write the index of these drivers into a folder; say whether it says anything new."""
+    import os
+    import tempfile
+    from pathlib import Path
+
     path, text = folder / "index.json", render(build(found))
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / "index.json.new"
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".new-")  # others may write at that time
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(handle, 0o644)
+    Path(name).replace(path)
     return True
 
 
@@ -143,13 +143,6 @@ def _driver(found: Known, policy: Policy) -> dict[str, Any]:
     from .levels import evaluate
 
     manifest, record = found.manifest, found.record
-    if found.outside:  # nobody but its author has looked on, whatever the files say
-        record = record._replace(
-            evidence=tuple(
-                each._replace(provenance="self-reported") if each.provenance == "in-tree" else each
-                for each in record.evidence
-            )
-        )
     days = _days(manifest, record, policy)
     assessed = {day: evaluate(manifest, record, policy, day) for day in days}
     return {
@@ -163,8 +156,12 @@ def _driver(found: Known, policy: Policy) -> dict[str, Any]:
                 "name": each.name,
                 "when": dict(each.when),
                 "steps": _steps(each.name, assessed),
-                "characteristics": _characteristics(next(iter(assessed.values())), each.name),
-                **_versions(record, each.name),
+                "characteristics": _characteristics(
+                    next(iter(assessed.values())), record, each.name
+                ),
+                "backends": _backends(record.of(each.name)),
+                "series": _series(each),
+                "pythons": _ordered({found.cell.python for found in record.of(each.name)}),
             }
             for each in manifest.strategies
         ],
@@ -175,9 +172,17 @@ def _days(manifest: Manifest, record: Record, policy: Policy) -> list[date]:
     """The days on which something changes by itself, after the beginning of days."""
     from datetime import date, timedelta
 
+    from .deprecation import later
+
     aged = timedelta(days=policy.evidence_days_max + 1)
     found = {each.started.date() + aged for each in record.evidence}
-    found |= {each.until + timedelta(days=1) for each in manifest.waivers}
+    found |= {each.until + timedelta(days=1) for each in manifest.waivers if each.until < date.max}
+    found |= {
+        later(check.released, policy.client_release_months_max)
+        for each in record.evidence
+        for check in each.checks.values()
+        if check.released is not None
+    }
     return sorted({date.min} | found)
 
 
@@ -220,13 +225,19 @@ def _step(standing: StrategyStanding) -> dict[str, Any]:
     }
 
 
-def _characteristics(assessment: Assessment, name: str) -> dict[str, Any]:
-    """All that are claimed, or were tried."""
+def _characteristics(assessment: Assessment, record: Record, name: str) -> dict[str, Any]:
+    """All that are claimed, or were tried; and on what today's code was seen to have each."""
     standing = assessment.strategies[name]
     return {
         str(characteristic): {
             "claimed": line.claimed,
             "verdict": line.verdict,
+            "backends": _backends(
+                evidence
+                for evidence in record.current(name)
+                if (found := evidence.judgement(characteristic)) is not None
+                and found.verdict == "corroborated"
+            ),
             **({"reason": reason} if (reason := _reason(line)) else {}),
         }
         for characteristic, line in standing.ledger.items()
@@ -241,21 +252,23 @@ def _reason(line: Ledgered) -> str:
     return text[:REASON_CHARACTERS_MAX]
 
 
-def _versions(record: Record, name: str) -> dict[str, Any]:
-    """On what the evidence was found, each in the order of its versions."""
+def _backends(found: Iterable[Evidence]) -> dict[str, list[str]]:
+    """On what evidence was found: products, and the versions of each in their order."""
+    backends: dict[str, set[str]] = {}
+    for each in found:
+        backends.setdefault(each.cell.backend, set()).add(each.cell.backend_version)
+    return {product: _ordered(versions) for product, versions in backends.items()}
+
+
+def _ordered(versions: Iterable[str]) -> list[str]:
     from .versions import release
 
-    backends: dict[str, set[str]] = {}
-    for each in record.of(name):
-        backends.setdefault(each.cell.backend, set()).add(each.cell.backend_version)
+    return sorted(versions, key=lambda version: (release(version), version))
 
-    def ordered(versions: Iterable[str]) -> list[str]:
-        return sorted(versions, key=lambda version: (release(version), version))
 
-    return {
-        "backends": {product: ordered(versions) for product, versions in backends.items()},
-        "pythons": ordered({each.cell.python for each in record.of(name)}),
-    }
+def _series(strategy: Strategy) -> dict[str, int]:
+    """How many numbers of a product's version make a series, where that is said."""
+    return {each.backend.name: each.series for each in strategy.supports if each.series is not None}
 
 
 def _deprecation(manifest: Manifest) -> dict[str, str] | None:

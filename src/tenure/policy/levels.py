@@ -12,9 +12,9 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from .characteristics import Characteristic
-from .evidence import Evidence, Judgement, Verdict, latest
+from .evidence import Evidence, Judgement, Verdict, latest, moment
 from .level import Level as Level
-from .manifest import Manifest, Strategy
+from .manifest import PREVIEW, Manifest, Strategy
 
 
 class RecordedRun(NamedTuple):
@@ -30,9 +30,14 @@ class RecordedRun(NamedTuple):
     failed: int
 
     @property
+    def began(self) -> datetime:
+        """When it began, in UTC."""
+        return moment(self.started)
+
+    @property
     def day(self) -> date:
         """The day on which it began."""
-        return datetime.fromisoformat(self.started).date()
+        return self.began.date()
 
     @property
     def green(self) -> bool:
@@ -55,6 +60,14 @@ class Record(NamedTuple):
     def of(self, strategy: str) -> list[Evidence]:
         """The evidence about a strategy, the newest first."""
         return latest([each for each in self.evidence if each.strategy == strategy])
+
+    def current(self, strategy: str) -> list[Evidence]:
+        """The evidence that is about today's code, the newest first."""
+        return [each for each in self.of(strategy) if self.is_current(each)]
+
+    def is_current(self, evidence: Evidence) -> bool:
+        """Whether evidence is about today's code; nobody may know what that is."""
+        return not self.source_hash or evidence.source_hash == self.source_hash
 
     def cells(self, strategy: str) -> list[Evidence]:
         """The newest evidence of each cell of a strategy."""
@@ -194,7 +207,8 @@ def _level(unmet: Sequence[Unmet], subject: Subject) -> Level:
     if any(each.provenance == "self-reported" for each in subject.cells):
         level = min(level, Level.PREVIEW)
     # A strategy beside the default is experimental or stable; nothing lies between them.
-    if level is Level.PREVIEW and not strategy.is_default and not strategy.preview:
+    beside = level is Level.PREVIEW and not strategy.is_default
+    if beside and not subject.manifest.waiver(PREVIEW, strategy.name, subject.today):
         return Level.EXPERIMENTAL
     return level
 
@@ -202,25 +216,29 @@ def _level(unmet: Sequence[Unmet], subject: Subject) -> Level:
 def _ledger(strategy: Strategy, record: Record) -> dict[Characteristic, Ledgered]:
     lines = {}
     for characteristic in Characteristic:
-        best: tuple[Verdict, Judgement, str] | None = None
+        now, then = list[_Found](), list[_Found]()
         for evidence in record.of(strategy.name):
             judgement = evidence.judgement(characteristic)
-            if judgement is None:
-                continue
-            old = record.source_hash and evidence.source_hash != record.source_hash
-            if old and best is not None:
-                continue  # what was found out about other code says less
-            if best is None or _outweighs(judgement.verdict, best[0]):
-                best = judgement.verdict, judgement, evidence.cell.name
-        verdict, found, cell = best or (None, None, "")
+            if judgement is not None and record.is_current(evidence):
+                now.append(_Found(judgement, evidence.cell.name))
+            elif judgement is not None and judgement.verdict == "refuted":
+                then.append(_Found(judgement, evidence.cell.name))
+        # Of other code nothing is corroborated; that it broke is told until this code was tried.
+        best = max(now or then, key=_weight, default=_Found(None, ""))
+        verdict = best.judgement.verdict if best.judgement else None
         claimed = characteristic in strategy.claims
-        lines[characteristic] = Ledgered(claimed, verdict, found, cell)
+        lines[characteristic] = Ledgered(claimed, verdict, best.judgement, best.cell)
     return lines
 
 
-_WEIGHT = {"untestable": 0, "corroborated": 1, "refuted": 2}
+class _Found(NamedTuple):
+    judgement: Judgement | None
+    cell: str
 
 
-def _outweighs(verdict: Verdict, other: Verdict) -> bool:
+_WEIGHT: dict[Verdict, int] = {"untestable": 0, "corroborated": 1, "refuted": 2}
+
+
+def _weight(found: _Found) -> int:
     """One refutation counts more than any number of trials without one."""
-    return _WEIGHT[verdict] > _WEIGHT[other]
+    return _WEIGHT[found.judgement.verdict] if found.judgement else -1

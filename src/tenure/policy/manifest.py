@@ -9,30 +9,38 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InvalidArgument, TenureError
+from ._tables import InvalidManifest as InvalidManifest
+from ._tables import Source, Table
 from .characteristics import Characteristic
 from .profiles import PROFILES
-from .versions import Support, support
+from .versions import SERIES_MAX, Support, support
 
 DEFAULT = "default"
+PREVIEW = "preview"
+"""What a waiver names that lets a strategy beside the default be a preview."""
+NEVER_WAIVED = frozenset(("E1", "E2", "P4"))
+"""What is the evidence itself: that it works, on a backend that came up, as it claims."""
 
-
-class InvalidManifest(TenureError):
-    """A manifest says something that it may not, or lacks something."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 
 
 class Supports(NamedTuple):
-    """One line of `supports`: what the driver is meant to run on, each as `name specifier`."""
+    """One line of `supports`: what the driver is meant to run on, each as `name specifier`.
+
+    series: how many numbers of the backend's version make a series, within which evidence about
+        one version holds for all; None for two, as in 7.2.
+    """
 
     os: Support
     python: Support
     backend: Support
     client: Support | None
+    series: int | None = None
 
 
 class Withdrawn(NamedTuple):
@@ -52,7 +60,6 @@ class Strategy(NamedTuple):
     withdrawn: those that it has claimed once.
     unsupported: the profiles that it lacks, and why.
     recovery_seconds: how long after a fault it may take to work again.
-    preview: whether a waiver lets a strategy beside the default be a preview.
     """
 
     name: str
@@ -65,7 +72,6 @@ class Strategy(NamedTuple):
     unsupported: Mapping[str, str]
     supports: tuple[Supports, ...]
     recovery_seconds: float
-    preview: bool
 
     @property
     def is_default(self) -> bool:
@@ -81,7 +87,10 @@ class Ci(NamedTuple):
 
 
 class Waiver(NamedTuple):
-    """A requirement that is let go for a while. `until` is the last day."""
+    """A requirement that is let go for a while. `until` is the last day.
+
+    That of PREVIEW lets a strategy beside the default be a preview.
+    """
 
     requirement: str
     strategy: str
@@ -132,17 +141,25 @@ class Manifest(NamedTuple):
                 return each
         return self.default
 
+    def waived(self, strategy: str, today: date) -> list[Waiver]:
+        """The waivers of a strategy that are in force on that day."""
+        return [each for each in self.waivers if each.strategy == strategy and today <= each.until]
+
     def waiver(self, requirement: str, strategy: str, today: date) -> str:
         """The reason for which a requirement is let go on that day; empty if it is not."""
-        for each in self.waivers:
-            if (each.requirement, each.strategy) == (requirement, strategy) and today <= each.until:
+        for each in self.waived(strategy, today):
+            if each.requirement == requirement:
                 return each.reason
         return ""
 
 
 def load(path: Path) -> Manifest:
     """Read a manifest; `InvalidManifest` says what in which line is wrong."""
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidManifest(f"{path}: not UTF-8, at byte {error.start}") from None
+    return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> Manifest:
@@ -151,137 +168,22 @@ def parse(text: str, where: str) -> Manifest:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidManifest(f"{where}: {error}") from None
-    return _manifest(_Table(found, (), _Source(text, where)))
+    return _manifest(Table(found, (), Source(text, where)))
 
 
-class _Source(NamedTuple):
-    """The text, to find the line of what is wrong in it."""
-
-    text: str
-    where: str
-
-    def error(self, path: tuple[str | int, ...], message: str) -> InvalidManifest:
-        return InvalidManifest(f"{self.where}:{self.line(path)}: {_dotted(path)}: {message}")
-
-    def line(self, path: tuple[str | int, ...]) -> int:
-        """The line on which a key stands, or else the table that should have it."""
-        best = 1
-        for number, at in _positions(self.text):
-            if at == path:
-                return number
-            if path[: len(at)] == at:
-                best = number
-        return best
-
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?")
-_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_"'-]+)*)\s*=""")
-
-
-def _positions(text: str) -> list[tuple[int, tuple[str | int, ...]]]:
-    """The line of every table and key. Values over several lines have none of their own."""
-    found: list[tuple[int, tuple[str | int, ...]]] = []
-    table: tuple[str | int, ...] = ()
-    counts: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        header, key = _HEADER.fullmatch(line), _KEY.match(line)
-        if header:
-            names = _names(header[2])
-            table = tuple(names)
-            if header[1] == "[[":
-                index = counts[names] = counts.get(names, -1) + 1
-                table = (*names, index)
-            found.append((number, table))
-        elif key:
-            found.append((number, (*table, *_names(key[1]))))
-    return found
-
-
-def _names(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def _dotted(path: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the manifest"
-
-
-class _Table:
-    """A table that is being read: what nobody asked for is an error in the end."""
-
-    def __init__(self, found: Any, path: tuple[str | int, ...], source: _Source) -> None:
-        self.path = path
-        self.source = source
-        if not isinstance(found, dict):
-            raise source.error(path, "a table was expected")
-        self.found: dict[str, Any] = dict(found)
-
-    def take(self, key: str, kind: type, default: Any = ...) -> Any:
-        """The value of a key, which is gone then."""
-        if key not in self.found:
-            if default is ...:
-                raise self.source.error(self.path, f"{key!r} is missing")
-            return default
-        value = self.found.pop(key)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            names = {str: "text", list: "a list", bool: "true or false", dict: "a table"}
-            what = names.get(kind, f"a {kind.__name__}")
-            raise self.error(key, f"{what} was expected, not {value!r:.60}")
-        if isinstance(value, str) and not value.strip() and default is ...:
-            raise self.error(key, "it is empty")
-        return value
-
-    def texts(self, key: str, default: Any = ...) -> tuple[str, ...]:
-        """A list of texts."""
-        values: list[Any] = self.take(key, list, default)
-        for each in values:
-            if not isinstance(each, str) or not each.strip():
-                raise self.error(key, f"a list of texts was expected, not with {each!r}")
-        return tuple(values)
-
-    def tables(self, key: str) -> list[_Table]:
-        """A list of tables; none if it is missing."""
-        values = self.take(key, list, [])
-        return [
-            _Table(each, (*self.path, key, index), self.source) for index, each in enumerate(values)
-        ]
-
-    def table(self, key: str, default: Any = ...) -> _Table:
-        """A table in this one."""
-        return _Table(self.take(key, dict, default), (*self.path, key), self.source)
-
-    def converted(self, key: str, convert: Callable[[str], Any]) -> Any:
-        """A text, as something else; what `convert` refuses is an error here."""
-        text = self.take(key, str)
-        try:
-            return convert(text)
-        except InvalidArgument as error:
-            raise self.error(key, str(error)) from None
-
-    def error(self, key: str, message: str) -> InvalidManifest:
-        """What is wrong with a key."""
-        return self.source.error((*self.path, key), message)
-
-    def done(self) -> None:
-        """Nothing may be left."""
-        for key in self.found:
-            raise self.error(key, "there is no such key")
-
-
-def _manifest(table: _Table) -> Manifest:
+def _manifest(table: Table) -> Manifest:
     names = table.take("strategies", dict)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise table.source.error(("strategies", name), f"{name!r} is no name: it is a folder's")
     if DEFAULT not in names:
         raise table.source.error(("strategies",), f"there is no {DEFAULT!r} among them")
     strategies = tuple(
-        _strategy(name, _Table(each, ("strategies", name), table.source))
+        _strategy(name, Table(each, ("strategies", name), table.source))
         for name, each in names.items()
     )
     made = Manifest(
-        driver=table.take("driver", str),
+        driver=table.take("driver", str),  # the name of its module; see `Home.load`
         summary=table.take("summary", str),
         schemes=table.texts("schemes"),
         owners=table.texts("owners", []),
@@ -301,15 +203,15 @@ def _manifest(table: _Table) -> Manifest:
     return made
 
 
-def _ci(table: _Table) -> Ci:
+def _ci(table: Table) -> Ci:
     made = Ci(table.take("job", str), table.take("votes", bool))
     table.done()
     return made
 
 
-def _strategy(name: str, table: _Table) -> Strategy:
+def _strategy(name: str, table: Table) -> Strategy:
     profiles = table.texts("profiles")
-    unsupported = table.take("unsupported", dict, {})
+    unsupported = table.mapping("unsupported")
     for each in (*profiles, *unsupported):
         if each not in PROFILES:
             key = "profiles" if each in profiles else "unsupported"
@@ -318,7 +220,7 @@ def _strategy(name: str, table: _Table) -> Strategy:
         if (each in profiles) is (each in unsupported):
             both = "both claimed and unsupported" if each in profiles else "neither claimed nor so"
             raise table.error("unsupported", f"the profile {each!r} is {both}")
-    when = table.take("when", dict, {})
+    when = table.mapping("when")
     if bool(when) is (name == DEFAULT):
         raise table.error("when", f"every strategy but {DEFAULT!r} says which options choose it")
     claims = table.texts("claims")
@@ -336,13 +238,12 @@ def _strategy(name: str, table: _Table) -> Strategy:
         unsupported=unsupported,
         supports=tuple(_supports(each) for each in table.tables("supports")),
         recovery_seconds=table.take("recovery_seconds", float, 30.0),
-        preview=table.take("preview", bool, False),
     )
     table.done()
     return made
 
 
-def _withdrawn(table: _Table, claims: tuple[str, ...]) -> Withdrawn:
+def _withdrawn(table: Table, claims: tuple[str, ...]) -> Withdrawn:
     name = table.take("characteristic", str)
     if name not in Characteristic.__members__:
         raise table.error("characteristic", f"{name!r} is none of {', '.join(Characteristic)}")
@@ -353,19 +254,22 @@ def _withdrawn(table: _Table, claims: tuple[str, ...]) -> Withdrawn:
     return made
 
 
-def _supports(table: _Table) -> Supports:
+def _supports(table: Table) -> Supports:
     client = table.converted("client", support) if "client" in table.found else None
     made = Supports(
         os=table.converted("os", support),
         python=table.converted("python", lambda text: support(f"python {text}")),
         backend=table.converted("backend", support),
         client=client,
+        series=table.take("series", int, None),
     )
+    if made.series is not None and not 1 <= made.series <= SERIES_MAX:
+        raise table.error("series", f"a number from 1 to {SERIES_MAX} was expected")
     table.done()
     return made
 
 
-def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
+def _waiver(table: Table, strategies: Mapping[str, Any]) -> Waiver:
     made = Waiver(
         requirement=table.take("requirement", str),
         strategy=table.take("strategy", str, DEFAULT),
@@ -373,19 +277,25 @@ def _waiver(table: _Table, strategies: Mapping[str, Any]) -> Waiver:
         until=table.take("until", date),
         spec=table.take("spec", str),
     )
-    if not re.fullmatch(r"[EPS][0-9]", made.requirement):
+    from .requirements import REQUIREMENTS  # they are written in terms of what stands here
+
+    if made.requirement not in (*REQUIREMENTS, PREVIEW):
         raise table.error("requirement", f"{made.requirement!r} is no requirement, such as P6")
+    if made.requirement in NEVER_WAIVED:
+        raise table.error("requirement", f"{made.requirement} is the evidence, and never waived")
     if made.strategy not in strategies:
         raise table.error("strategy", f"there is no strategy {made.strategy!r}")
+    if made.requirement == PREVIEW and made.strategy == DEFAULT:
+        raise table.error("strategy", f"{DEFAULT!r} needs no waiver to be a preview")
     table.done()
     return made
 
 
-def _deprecation(table: _Table) -> Deprecation:
+def _deprecation(table: Table) -> Deprecation:
     made = Deprecation(
-        since=table.take("since", str),
+        since=table.version("since"),
         since_date=table.take("since_date", date),
-        remove_in=table.take("remove_in", str),
+        remove_in=table.version("remove_in"),
         reason=table.take("reason", str),
         replacement=table.take("replacement", str),
         migration=table.take("migration", str),

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+RUNTIMES = ("thread", "asyncio")
+"""The two ways in which every case is run that can be."""
+
 
 class Profile(NamedTuple):
     """One use of a driver.

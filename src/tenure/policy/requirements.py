@@ -11,10 +11,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
 
+from .deprecation import later
 from .evidence import Evidence
 from .levels import Level, RecordedRun, Subject
 from .manifest import Supports
-from .profiles import PROFILES
+from .profiles import PROFILES, RUNTIMES
 
 Predicate = Callable[[Subject], str | None]
 
@@ -66,12 +67,12 @@ def requirement(
 def _basic(subject: Subject) -> str | None:
     if not subject.found:
         return "there is no evidence"
-    wanted = set(PROFILES[subject.profile].basic)
+    basic = PROFILES[subject.profile].basic
+    wanted = {(case, runtime) for case in basic for runtime in RUNTIMES}
     for evidence in subject.found:
-        runs = [test for test in evidence.tests if test.case in wanted]
-        if {test.case for test in runs} == wanted and all(_passed(test.outcome) for test in runs):
+        if wanted <= _passed(evidence, subject.profile):
             return None
-    return f"no run has seen {', '.join(sorted(wanted))} pass"
+    return f"no run has seen {', '.join(basic)} pass on {' and '.join(RUNTIMES)}"
 
 
 @requirement(
@@ -160,11 +161,27 @@ def _features(subject: Subject) -> str | None:
         runs = [test for test in evidence.tests if test.profile == subject.profile]
         if not runs:
             return f"no case of it was run in {evidence.cell.name}"
-        failed = sorted({test.case for test in runs if not _passed(test.outcome)})
+        failed = sorted({test.case for test in runs if test.outcome != "passed"})
         if failed:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             return f"in {evidence.cell.name}: {', '.join(failed[:3])}{more}"
+        absent = _absent(evidence, subject.profile)
+        if absent:
+            return f"in {evidence.cell.name}: {absent}"
     return None
+
+
+def _absent(evidence: Evidence, profile: str) -> str:
+    """What of the plan was not run, if anything; where nothing failed."""
+    passed = _passed(evidence, profile)
+    for runtime in RUNTIMES:
+        planned = evidence.planned.get(f"{profile}/{runtime}")
+        if planned is None:
+            return "it has no plan of the suite to be held against: run `tenure verify` again"
+        ran = sum(each == runtime for _, each in passed)
+        if ran < planned:
+            return f"{ran} of {planned} runs of cases with {runtime}"
+    return ""
 
 
 @requirement(
@@ -174,9 +191,7 @@ def _features(subject: Subject) -> str | None:
     "non-voting gate tests for all capabilities",
 )
 def _job(subject: Subject) -> str | None:
-    job = subject.manifest.ci.job
-    runs = [run for run in _runs(subject) if run.job == job]
-    return None if runs else f"no run of the job {job} is recorded"
+    return None if _runs(subject) else f"no run of the job {subject.manifest.ci.job} is recorded"
 
 
 @requirement(
@@ -229,7 +244,17 @@ def _coverage(subject: Subject) -> str | None:
     "ensure that users deploying will only be presented with choices of high quality",
 )
 def _alive(subject: Subject) -> str | None:
-    return _check(subject, "P6")
+    client, most = subject.manifest.client, subject.policy.client_release_months_max
+    wrong = _check(subject, "P6")
+    if wrong or not client:
+        return wrong
+    for evidence in subject.cells:
+        released = evidence.checks["P6"].released
+        if released is None:
+            return f"when {client} was released is not in the evidence: run `tenure verify` again"
+        if subject.today >= later(released, most):
+            return f"the last release of {client} was on {released}, over {most} months ago"
+    return None
 
 
 # -- stable ----------------------------------------------------------------------------------
@@ -246,7 +271,7 @@ def _gate(subject: Subject) -> str | None:
         return "its job does not vote"
     policy, green = subject.policy, list[RecordedRun]()
     runs = [run for run in _runs(subject) if run.voting]
-    for run in sorted(runs, key=lambda run: run.started, reverse=True):
+    for run in sorted(runs, key=lambda run: run.began, reverse=True):
         if not run.green:
             break
         green.append(run)
@@ -289,6 +314,8 @@ def _faults(subject: Subject) -> str | None:
                     return f"{fault.name} was not seen to bite in {judgement.experiment}"
                 if not fault.safe and judgement.characteristic in subject.strategy.claims:
                     return f"{fault.name} broke {judgement.characteristic}"
+                if fault.recovered is False:
+                    return f"{fault.name}: it did not work again, in {judgement.experiment}"
                 if fault.recovery_seconds is not None and fault.recovery_seconds > limit:
                     took = fault.recovery_seconds
                     return f"{fault.name}: it took {took:.1f} s to recover, not {limit:.1f} s"
@@ -349,8 +376,13 @@ def _fresh(subject: Subject) -> str | None:
 # -- what they share -------------------------------------------------------------------------
 
 
-def _passed(outcome: str) -> bool:
-    return outcome == "passed"
+def _passed(evidence: Evidence, profile: str) -> set[tuple[str, str]]:
+    """The cases of a profile that have passed, each with its runtime."""
+    return {
+        (test.case, test.runtime)
+        for test in evidence.tests
+        if test.profile == profile and test.outcome == "passed"
+    }
 
 
 def _check(subject: Subject, id: str) -> str | None:
@@ -367,8 +399,9 @@ def _check(subject: Subject, id: str) -> str | None:
 
 
 def _runs(subject: Subject) -> list[RecordedRun]:
-    names = subject.manifest.driver, subject.strategy.name
-    return [run for run in subject.record.runs if (run.driver, run.strategy) == names]
+    """The recorded runs of the job that the manifest names."""
+    names = subject.manifest.driver, subject.strategy.name, subject.manifest.ci.job
+    return [run for run in subject.record.runs if (run.driver, run.strategy, run.job) == names]
 
 
 def _admits(line: Supports, evidence: Evidence) -> bool:

@@ -13,7 +13,9 @@ from ..drivers.base import Server
 from ..errors import InvalidArgument
 from . import index
 from .level import Level
-from .versions import release
+from .versions import SERIES, SERIES_MAX, release
+
+VERDICTS = (None, "corroborated", "refuted", "untestable")
 
 _indexes: dict[str, dict[str, Any] | str] = {}
 """What the index says in a folder of drivers, or why it says nothing."""
@@ -28,6 +30,7 @@ class Standing(NamedTuple):
     unmet: tuple[Mapping[str, Any], ...]
     characteristics: Mapping[str, Mapping[str, Any]]
     backends: Mapping[str, list[str]]
+    series: Mapping[str, int]
     deprecation: Mapping[str, str] | None
     unmaintained: bool
 
@@ -37,20 +40,45 @@ class Standing(NamedTuple):
         return self.driver if self.strategy == "default" else f"{self.driver} ({self.strategy})"
 
     def missing(self, level: Level) -> tuple[str, ...]:
-        """What is unmet up to a level, each with its reason."""
-        return tuple(
-            f"{each['requirement']}: {each['reason']}"
+        """What keeps it below a level, each with its reason.
+
+        Beside the default no strategy is a preview, and what is open may be above that level.
+        """
+        open_ = [
+            (Level.parse(each["level"]), f"{each['requirement']}: {each['reason']}")
             for each in self.unmet
-            if not each.get("waived") and Level.parse(each["level"]) <= level
-        )
+            if not each.get("waived")
+        ]
+        level = max(level, min((of for of, _ in open_), default=level))
+        return tuple(text for of, text in open_ if of <= level)
 
     def covers(self, server: Server) -> bool:
         """Whether the evidence is about that version: of its series, or between two that were."""
-        known = [release(version) for version in self.backends.get(server.product, ())]
-        found = release(server.version)
-        if not known or not found:
-            return False
-        return found[:2] in {each[:2] for each in known} or min(known) <= found <= max(known)
+        return self._tried(server, self.backends) or _between(server, self.backends)
+
+    def corroborated(self, characteristic: str, server: Server) -> bool:
+        """Whether a characteristic was corroborated on that version, or on both sides of it.
+
+        The latter does not count where its series was tried, and nothing was corroborated.
+        """
+        known = self.characteristics[characteristic]["backends"]
+        return self._tried(server, known) or (
+            not self._tried(server, self.backends) and _between(server, known)
+        )
+
+    def _tried(self, server: Server, known: Mapping[str, list[str]]) -> bool:
+        """Whether a version of its series is known."""
+        series = self.series.get(server.product, SERIES)
+        found = release(server.version)[:series]
+        versions = known.get(server.product, ())
+        return bool(found) and any(release(each)[:series] == found for each in versions)
+
+
+def _between(server: Server, known: Mapping[str, list[str]]) -> bool:
+    """Whether a version is between two that are known."""
+    versions = [release(version) for version in known.get(server.product, ())]
+    found = release(server.version)
+    return bool(found and versions) and min(versions) <= found <= max(versions)
 
 
 def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
@@ -62,13 +90,13 @@ def of(entry: registry.Entry, options: Mapping[str, str]) -> Standing:
         return _unknown(name, driver)
     try:
         return _told(entry, name, driver, options)
-    except (KeyError, TypeError, AttributeError, InvalidArgument) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, InvalidArgument) as error:
         return _unknown(name, f"its index is not as Tenure writes it: {error!r}")
 
 
 def _unknown(name: str, reason: str) -> Standing:
     unmet = {"requirement": "E1", "level": "experimental", "reason": reason}
-    return Standing(name, "default", Level.UNVERIFIED, (unmet,), {}, {}, None, False)
+    return Standing(name, "default", Level.UNVERIFIED, (unmet,), {}, {}, {}, None, False)
 
 
 def _told(
@@ -79,15 +107,57 @@ def _told(
     level = Level.parse(step["level"])
     if outside(entry):  # whatever its author has written
         level = min(level, Level.PREVIEW)
-    return Standing(
+    found = Standing(
         name,
         strategy["name"],
         level,
-        tuple(step["unmet"]),
+        _lacks(step, strategy, driver),
         strategy["characteristics"],
         strategy["backends"],
+        strategy["series"],
         driver["deprecation"],
         driver["unmaintained"],
+    )
+    _check(found)
+    return found
+
+
+def _check(found: Standing) -> None:
+    """Look at all that is used later, when what is broken could not be told from what is unmet.
+
+    Raises what an operation raises that is given something else than it is for.
+    """
+    found.missing(Level.STABLE)
+    lines = found.characteristics.values()
+    for known in (found.backends, *(line["backends"] for line in lines)):
+        for versions in known.values():
+            for version in versions:
+                release(version)
+    for line in lines:
+        if not isinstance(line["claimed"], bool) or line["verdict"] not in VERDICTS:
+            raise TypeError(f"this says nothing of a characteristic: {line!r:.60}")
+    if not all(1 <= each <= SERIES_MAX for each in found.series.values()):
+        raise ValueError("a series of versions has not so many numbers")
+    if found.deprecation is not None:
+        from . import deprecation
+
+        block = deprecation.of(found.deprecation)
+        deprecation.minors(block.since, block.remove_in)
+
+
+def _lacks(
+    step: Mapping[str, Any], strategy: Mapping[str, Any], driver: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ...]:
+    """What a strategy lacks, and what keeps the default down, below which it stays."""
+    unmet = tuple(step["unmet"])
+    default = index.strategy(driver, {})
+    if strategy["name"] == default["name"]:
+        return unmet
+    own = {(each["requirement"], each["reason"]) for each in unmet}
+    return unmet + tuple(
+        {**each, "reason": f"the default strategy: {each['reason']}"}
+        for each in index.step(default, today().isoformat())["unmet"]
+        if (each["requirement"], each["reason"]) not in own
     )
 
 

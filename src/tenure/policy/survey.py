@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
+from ..errors import TenureError
 from .characteristics import Characteristic
 from .evidence import Evidence
 from .home import Home, homes
 from .levels import POLICY, Assessment, Level, Policy, Record, StrategyStanding, Unmet, evaluate
 from .manifest import Manifest, Strategy
-from .profiles import PROFILES
+from .profiles import PROFILES, RUNTIMES
 
 PASSED = "\N{CHECK MARK}"
 FAILED = "\N{BALLOT X}"
@@ -55,6 +56,23 @@ def survey(
     return sorted(made, key=lambda each: each.manifest.driver)
 
 
+def readable(found: Sequence[Home]) -> tuple[list[Home], list[tuple[Home, str]]]:
+    """The homes, without those of other distributions that cannot be read, and why not.
+
+    What another's package lacks must not hide the others.
+    """
+    good, broken = list[Home](), list[tuple[Home, str]]()
+    for each in found:
+        try:
+            if each.outside:
+                each.record()
+        except (TenureError, OSError) as error:
+            broken.append((each, str(error)))
+        else:
+            good.append(each)
+    return good, broken
+
+
 def _days(record: Record) -> Iterator[date]:
     yield from (each.started.date() for each in record.evidence)
     yield from (run.day for run in record.runs)
@@ -89,9 +107,10 @@ class Counted(NamedTuple):
 
 
 def counted(evidence: Evidence, profile: str) -> Counted:
-    """The runs of a profile's cases, on both runtimes."""
+    """The runs of a profile's cases, on both runtimes; what was left out has not passed."""
     runs = [test for test in evidence.tests if test.profile == profile]
-    return Counted(sum(test.outcome == "passed" for test in runs), len(runs))
+    planned = sum(evidence.planned.get(f"{profile}/{runtime}", 0) for runtime in RUNTIMES)
+    return Counted(sum(test.outcome == "passed" for test in runs), max(planned, len(runs)))
 
 
 def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:
@@ -113,8 +132,15 @@ def matrix(found: Sequence[Surveyed]) -> list[tuple[str, ...]]:
                     for profile in PROFILES
                 ]
                 backend = "" if evidence is None else _backend(evidence)
-                rows.append((each.title(strategy), backend, str(standing.level), *cells))
+                rows.append((each.title(strategy), backend, _level(each, standing), *cells))
     return rows
+
+
+def _level(of: Surveyed, standing: StrategyStanding) -> str:
+    """The level of a strategy, and what was let go for it."""
+    waived = of.manifest.waived(standing.strategy, of.assessment.today)
+    listed = ", ".join(f"{each.requirement} until {each.until}" for each in waived)
+    return f"{standing.level}, waived: {listed}" if listed else str(standing.level)
 
 
 def _backend(evidence: Evidence) -> str:

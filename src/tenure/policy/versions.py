@@ -11,6 +11,11 @@ from typing import NamedTuple
 
 from ..errors import InvalidArgument
 
+SERIES = 2
+"""How many numbers of a version make a series, where the manifest does not say: 7.2 of 7.2.1."""
+SERIES_MAX = 4
+"""More numbers than this no release has."""
+
 _CLAUSE = re.compile(r"(>=|<=|==|!=|>|<)\s*([0-9]+(?:\.[0-9]+)*)(\.\*)?", re.ASCII)
 _LEADING = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9+_-]*", re.ASCII)

@@ -18,14 +18,13 @@ import tenure
 
 from ..._coordinator import default_url
 from ..._model import Traits
+from ..._ungated import UNGATED
 from ..._url import Url
 from ...drivers import registry
 
 SECONDS_MAX = 60.0
 """How long anything that must happen may take."""
 TTL_SECONDS = 2.0
-UNGATED = "TENURE_UNGATED"
-"""With this in the environment, no level is asked for: a program is how one is earned."""
 
 
 class Failed(Exception):
@@ -156,7 +155,7 @@ def run(
     options = parser.parse_args(None if arguments is None else list(arguments))
     if options.url:
         os.environ["TENURE_URL"] = options.url  # and so for the parts, of whom nobody can read it
-    os.environ.setdefault(UNGATED, "1")
+    os.environ.setdefault(UNGATED, "1")  # no level is asked for: a program is how one is earned
     if options.part:
         part(options.part, options.namespace)
         raise SystemExit(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._model import Server
+from ..._ungated import UNGATED
 
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
@@ -32,7 +33,7 @@ def ungated(**more: str) -> dict[str, str]:
     """The environment of what earns a level, and so cannot be asked for one."""
     demanded = {"TENURE_MIN_LEVEL"}
     own = {key: value for key, value in os.environ.items() if key not in demanded}
-    return own | {"TENURE_UNGATED": "1"} | more
+    return own | {UNGATED: "1"} | more
 
 
 class Source(NamedTuple):

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from ... import _url
 from ...drivers import registry
 from ...errors import TenureError
 from ...policy.evidence import Check
-from ...policy.levels import POLICY
 from ...policy.manifest import Strategy
 from ..programs import ALL, LOCKS_ONLY
 from . import pages
@@ -95,7 +95,7 @@ def quick_start(subject: Subject, url: str, namespace: str) -> Check:
     if block is None:
         return Check(False, f"there is no program under 'Quick start' in {subject.manifest.page}")
     text = pages.live_for(block.text, subject.manifest.schemes, url)
-    said = _run([sys.executable, "-c", f"import tenure\n{text}"], url)
+    said = _run([sys.executable, "-"], url, f"import tenure\n{text}")
     return Check(not said, said or f"{path.name}:{block.line} runs")
 
 
@@ -110,10 +110,11 @@ def programs(subject: Subject, url: str, namespace: Callable[[], str]) -> Check:
     return Check(True, ", ".join(names))
 
 
-def _run(command: list[str], url: str) -> str:
+def _run(command: list[str], url: str, program: str = "") -> str:
     """Run a program that finds the URL in its environment; empty if it passes, else what it says.
 
-    What has a password in it is no argument, for that could be read by everybody.
+    What has a password in it is no argument, for that could be read by everybody. So a program
+    with the URL in its text is handed over by the standard input.
     """
     with tempfile.TemporaryDirectory(prefix="tenure-verify-") as folder:
         try:
@@ -121,7 +122,7 @@ def _run(command: list[str], url: str) -> str:
                 command,
                 cwd=folder,
                 env=ungated(TENURE_URL=url, HOME=folder),
-                stdin=subprocess.DEVNULL,
+                input=program,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -133,9 +134,21 @@ def _run(command: list[str], url: str) -> str:
     if done.returncode == 0:
         return ""
     lines = done.stdout.strip().splitlines() or ["it said nothing"]
-    secret = _url.Url.parse(url).password
-    said = lines[-1].removeprefix("FAILED: ").replace(url, "the URL")[:_SAID_MAX]
-    return said.replace(secret, "***") if secret else said
+    # Masked first: half a secret, at the end of what is kept, would not be found.
+    said = lines[-1].removeprefix("FAILED: ").replace(url, "the URL")
+    return masked(said, _url.Url.parse(url))[:_SAID_MAX]
+
+
+def masked(text: str, url: _url.Url) -> str:
+    """The text without the secrets of a URL, however a program may have written them."""
+    forms = {
+        form
+        for secret in url.secrets
+        for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    return text
 
 
 def alive(subject: Subject, boots: Sequence[str]) -> Check:
@@ -145,11 +158,11 @@ def alive(subject: Subject, boots: Sequence[str]) -> Check:
     """
     wrong = list(boots)
     wrong += filter(None, (_newest_python(subject.strategy),))
-    client, said = subject.manifest.client, "no client library"
+    client, said, released = subject.manifest.client, "no client library", None
     if client:
-        said, problem = _client(client)
+        said, problem, released = _client(client)
         wrong += [problem] if problem else []
-    return Check(not wrong, "; ".join(wrong) or f"{said}; every recipe boots")
+    return Check(not wrong, "; ".join(wrong) or f"{said}; every recipe boots", released)
 
 
 def _newest_python(strategy: Strategy) -> str:
@@ -165,28 +178,23 @@ def _newest_python(strategy: Strategy) -> str:
     return ""
 
 
-def _client(distribution: str) -> tuple[str, str]:
-    """What is known of the client library, and what is wrong with it, if anything."""
+def _client(distribution: str) -> tuple[str, str, date | None]:
+    """What is known of the client library, what is wrong with it, if anything, and its last
+    release. Whether that is too long ago is for the policy to say, on the day when it is asked."""
     for name in _modules_of(distribution):
         try:
             importlib.import_module(name)
         except ImportError as error:
-            return "", f"{distribution} cannot be imported: {error}"
+            return "", f"{distribution} cannot be imported: {error}", None
     try:
         version = metadata.version(distribution)
         released = last_release(distribution)
     except metadata.PackageNotFoundError:
-        return "", f"{distribution} is not installed"
+        return "", f"{distribution} is not installed", None
     except CannotAsk as error:
-        return "", f"whether {distribution} had a release lately is not known: {error}"
-    most = POLICY.client_release_months_max
-    today = datetime.now(UTC)
-    months = (today.year - released.year) * 12 + today.month - released.month
-    months -= today.day < released.day
-    day = released.date().isoformat()
-    if months >= most:
-        return "", f"the last release of {distribution} was on {day}, over {most} months ago"
-    return f"{distribution} {version} imports, and had a release on {day}", ""
+        return "", f"whether {distribution} had a release lately is not known: {error}", None
+    day = released.date()
+    return f"{distribution} {version} imports, and had a release on {day.isoformat()}", "", day
 
 
 def _modules_of(distribution: str) -> list[str]:

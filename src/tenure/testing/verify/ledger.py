@@ -4,7 +4,8 @@
     python -m tenure.testing.verify.ledger --results results.jsonl
 
 adds one line for each strategy of each of Tenure's own drivers, passed or not. What the file
-does not have has not passed; what the driver's traits rule out is not counted.
+does not have has not passed; what the driver's traits rule out is not counted. With `--ci` it was
+a run of CI, and votes where the manifest says so; what somebody runs at home does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...errors import TenureError
-from ...policy.home import Home, append_run, homes
+from ...policy.evidence import InvalidEvidence, moment
+from ...policy.home import Home, append_run, built_in
 from ...policy.levels import RecordedRun
 from ...policy.manifest import Manifest, Strategy
 from ..backends import Backend
@@ -28,7 +30,7 @@ JOB = "kit"
 
 
 def recorded(
-    results: set[Result], home: Home, manifest: Manifest, started: str, commit: str
+    results: set[Result], home: Home, manifest: Manifest, started: str, commit: str, ci: bool
 ) -> Iterator[RecordedRun]:
     """The lines about one driver: for each of its strategies, how its cases ended."""
     for strategy in manifest.strategies:
@@ -40,7 +42,7 @@ def recorded(
             strategy=strategy.name,
             started=started,
             commit=commit,
-            voting=manifest.ci.votes,
+            voting=ci and manifest.ci.votes,
             passed=passed,
             failed=len(runs) - passed,
         )
@@ -57,23 +59,31 @@ def _runs(strategy: Strategy) -> Iterator[Result]:
                     yield backend.name, case.name, flavour
 
 
-def record(results: Path, started: str, job: str = JOB) -> list[RecordedRun]:
-    """Add to the ledger what a run of the kit has found about Tenure's own drivers.
+def record(results: Path, started: str, job: str = JOB, *, ci: bool) -> list[RecordedRun]:
+    """Add to the ledger what a run of the kit, by CI or not, has found about Tenure's own drivers.
 
     Raises `OSError` or `ValueError` if the results cannot be read; then nothing is added.
     """
     found = load(results)
     done: list[tuple[Home, RecordedRun]] = []
-    for home in homes():
+    for home in built_in():
         root = checkout(home.folder)
         manifest = home.load()
         if root is None or manifest.ci.job != job:
             continue  # installed from elsewhere, or another job's
         commit, _ = cells.commit(root)
-        done += [(home, run) for run in recorded(found, home, manifest, started, commit)]
+        done += [(home, run) for run in recorded(found, home, manifest, started, commit, ci)]
     for home, run in done:
         append_run(home.runs, run)
     return [run for _, run in done]
+
+
+def _time(text: str) -> str:
+    """The time as the ledger has it, in UTC."""
+    try:
+        return moment(text).isoformat(timespec="seconds")
+    except InvalidEvidence as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -84,11 +94,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--results", type=Path, required=True, metavar="FILE", help="what TENURE_KIT_RESULTS named")
-    add("--started", default=cells.now(), metavar="TIME", help="when the run began, in UTC (now)")
+    add("--started", type=_time, default=cells.now(), metavar="TIME", help="when it began (now)")
+    add("--ci", action="store_true", help="CI has run it, so that it may vote")
     add("--job", default=JOB, help="the job of CI whose run it was (kit)")
     given = parser.parse_args(None if arguments is None else list(arguments))
     try:
-        runs = record(given.results, given.started, given.job)
+        runs = record(given.results, given.started, given.job, ci=given.ci)
     except (OSError, ValueError, KeyError, TenureError) as error:
         print(f"{parser.prog}: {error!r}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from ..._model import Traits
 from ..._url import Url
 from ...drivers import registry
 from ...errors import InvalidArgument, Unavailable
+from ...policy import index
 from ...policy.evidence import Check, Evidence, Judgement, Provenance, Run
 from ...policy.home import suite_hash
 from ...policy.levels import POLICY, evaluate
@@ -75,6 +76,9 @@ def verify_driver(name: str, strategy: str | None, options: Options, hear: Hear)
     found: list[Found] = []
     for subject in subjects:
         found += _strategy(subject, where, options, hear)
+    evidence = subjects[0].home.evidence
+    if where is not None and index.same(where.folder(subjects[0]), evidence):
+        index.refresh(evidence)  # it is what `connect` reads
     _tell_standing(subjects, found, options, hear)
     return found
 
@@ -117,6 +121,14 @@ def _strategy(
             booted.append(each)
     if not booted:
         raise Unavailable(f"{subject.name}: {'; '.join(down) or 'no recipe'}")
+    recipes: dict[str, str] = {}
+    for each in booted:
+        name, recipe = cells.cell(each.up.server).name, each.source.recipe
+        if recipes.setdefault(name, recipe) != recipe:
+            raise InvalidArgument(
+                f"{subject.name}: {recipes[name]} and {recipe} bring up the same cell, {name}; "
+                "evidence of one would take the place of the other's"
+            )
     for each in booted:
         seconds = f"{each.source.recipe.rpartition(':')[2]} was up in {each.up.seconds:.1f} s"
         e2 = Check(not down, "; ".join(down) or seconds)
@@ -199,6 +211,7 @@ class _Work:
             coverage_percent=coverage,
             benchmark=benchmark,
             provenance=self._provenance,
+            planned=suite.counts(strategy, traits),
         )
 
     def _checks(self, down: Sequence[str]) -> dict[str, Check]:

@@ -11,7 +11,8 @@ from ... import __version__
 from ..._url import Url
 from ...drivers import registry
 from ...errors import InvalidArgument
-from ...policy.home import Home, NoManifest, homes
+from ...policy import standing
+from ...policy.home import Home, NoManifest, home, homes
 from ...policy.manifest import Manifest, Strategy
 from ..backends import Backend
 
@@ -33,7 +34,7 @@ class Subject(NamedTuple):
     @property
     def in_tree(self) -> bool:
         """Whether it is one of Tenure's own drivers."""
-        return self.entry.module.startswith("tenure.")
+        return not standing.outside(self.entry)
 
     @property
     def version(self) -> str:
@@ -71,18 +72,20 @@ def named(text: str, strategy: str | None = None) -> list[Subject]:
     """The strategies that `DRIVER` or `DRIVER/STRATEGY` names; `InvalidArgument` if none is."""
     driver, _, given = text.partition("/")
     wanted = strategy or given
-    known = {home.name: home for home in homes()}
+    known: dict[str, Home] = {}
+    for each in homes():  # Tenure's own come first, and nobody takes their names
+        known.setdefault(each.name, each)
     if driver not in known:
         raise InvalidArgument(
             f"there is no driver {driver!r} that has a manifest; there are {', '.join(known)}"
         )
-    home = known[driver]
-    manifest = home.load()
+    place = known[driver]
+    manifest = place.load()
     names = [each.name for each in manifest.strategies]
     if wanted and wanted not in names:
         raise InvalidArgument(f"{driver} has no strategy {wanted!r}; it has {', '.join(names)}")
     return [
-        _subject(home, manifest, each)
+        _subject(place, manifest, each)
         for each in manifest.strategies
         if not wanted or each.name == wanted
     ]
@@ -91,12 +94,11 @@ def named(text: str, strategy: str | None = None) -> list[Subject]:
 def of_url(url: Url) -> Subject:
     """The driver and strategy that a URL chooses; `NoManifest` if nothing is known about it."""
     registry.find(url)  # an unknown scheme, or a missing client library, is told from here
-    for home in homes():
-        manifest = home.load()
-        tables = url.scheme.startswith(registry.TABLES) and "sql" in manifest.schemes
-        if url.scheme in manifest.schemes or tables:
-            return _subject(home, manifest, manifest.strategy(url.options))
-    raise NoManifest(f"{url.scheme}: its driver comes without a manifest")
+    place = home(registry.entry(url).module)
+    if not place.manifest.exists():
+        raise NoManifest(f"{url.scheme}: its driver comes without a manifest")
+    manifest = place.load()
+    return _subject(place, manifest, manifest.strategy(url.options))
 
 
 def entry_of(scheme: str) -> registry.Entry | None:

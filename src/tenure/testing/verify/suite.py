@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ..._model import Traits
 from ...policy.characteristics import Characteristic
-from ...policy.profiles import profile_of
+from ...policy.manifest import Strategy
+from ...policy.profiles import RUNTIMES, profile_of
 from ..experiments import EXPERIMENTS
 from ..kit import CASES, Case
 
@@ -48,6 +49,14 @@ def planned(suite: Suite, profiles: Collection[str], traits: Traits) -> list[Pla
         if profile_of_case(case) in profiles and case.unmet(traits) is None and suite.cases(case)
         for flavour in case.flavours
     ]
+
+
+def counts(strategy: Strategy, traits: Traits) -> dict[str, int]:
+    """How many runs of cases the whole suite has for what a strategy claims."""
+    found = {f"{profile}/{each}": 0 for profile in strategy.profiles for each in RUNTIMES}
+    for run in planned(Suite(), strategy.profiles, traits):
+        found[f"{run.profile}/{run.flavour}"] += 1
+    return found
 
 
 def tried(suite: Suite) -> list[Characteristic]:
