@@ -20,7 +20,7 @@ import tenure
 from tenure._model import Server
 from tenure._url import Url
 from tenure.drivers import registry
-from tenure.errors import InvalidArgument, StorageError
+from tenure.errors import InvalidArgument, StorageError, Unavailable
 from tenure.policy import evidence as evidence_
 from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Cell, Evidence, Judgement, Run
@@ -306,6 +306,19 @@ def test_the_index_follows_the_evidence(broken: Path, tmp_path: Path) -> None:
     verify_driver("broken_locks", None, Options(out=broken / "evidence", suite=NOTHING), _ignore)
     assert read_index(path)["broken_locks"]["strategies"][0]["backends"]
     assert {each.name for each in path.parent.iterdir()} == {"broken_locks", "index.json"}
+
+
+def test_code_that_changes_meanwhile_makes_no_evidence(broken: Path, tmp_path: Path) -> None:
+    """What ran is then neither the old code for certain, nor the new."""
+    source = broken / "broken_locks.py"
+    assert source.exists(), sorted(broken.iterdir())
+
+    def hear(event: Event) -> None:
+        source.write_text(source.read_text() + "\n# changed\n")
+
+    with pytest.raises(Unavailable, match="was changed while it was verified"):
+        verify_driver("broken_locks", None, Options(out=tmp_path / "x", suite=NOTHING), hear)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_part_of_the_suite_is_not_put_in_its_place(tmp_path: Path) -> None:

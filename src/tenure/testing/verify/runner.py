@@ -179,6 +179,7 @@ class _Work:
         strategy, manifest = subject.strategy, subject.manifest
         began, started = time.monotonic(), cells.now()
         commit, dirty = cells.commit(subject.root)
+        hashes = subject.home.source_hash(manifest), suite_hash()
         traits = _traits(subject, self._booted.source)
         plan = suite.planned(options.suite, _profiles(subject, options), traits)
         chosen = suite.tried(options.suite) if options.experiments else []
@@ -195,14 +196,20 @@ class _Work:
         found = dict(known) | {"E6": probed} | self._checks(down)
         for id, check in sorted(found.items()):
             hear(Checked(id, check))
+        if hashes != (subject.home.source_hash(manifest), suite_hash()):
+            # Each worker has imported what was there when it began: nobody can say what ran.
+            raise Unavailable(
+                f"{subject.name}: the driver's code, or the suite's, was changed while it was "
+                "verified; nothing was written. Run it again, and leave the files alone meanwhile"
+            )
         return Evidence(
             driver=manifest.driver,
             strategy=strategy.name,
             entry_point=subject.entry.target,
             driver_version=subject.version,
-            source_hash=subject.home.source_hash(manifest),
+            source_hash=hashes[0],
             suite_version=suite.SUITE_VERSION,
-            suite_hash=suite_hash(),
+            suite_hash=hashes[1],
             cell=self._cell,
             run=Run(commit, dirty, started, round(time.monotonic() - began, 1), voting=False),
             tests=tuple(tests),
