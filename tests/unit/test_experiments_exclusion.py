@@ -32,6 +32,10 @@ from tenure.testing.experiments._party_spells import Spell, fallen, overlap
 from tenure.testing.kit.actor import guarded_write
 from tenure.testing.servers import RedisServer, _proc
 
+LINEARIZABLE = Characteristic.LINEARIZABLE
+CLIENTS = Characteristic.SAME_VIEW_ACROSS_CLIENTS
+CAUSAL = Characteristic.CAUSAL
+SEQUENTIAL = Characteristic.SEQUENTIAL
 THREADS = Characteristic.DISTRIBUTED_ACROSS_THREADS
 PROCESSES = Characteristic.DISTRIBUTED_ACROSS_PROCESSES
 HOSTS = Characteristic.DISTRIBUTED_ACROSS_HOSTS
@@ -109,6 +113,8 @@ def aimed(url: str, namespace: str = "experiment", **more: object) -> Target:
 LIES = [
     (THREADS, "liar-threads://lies", "inside at once"),
     (PROCESSES, "liar-processes://{folder}", "two inside at once"),
+    (LINEARIZABLE, "liar-processes://{folder}", "no order of these fits"),
+    (CLIENTS, "liar-processes://{folder}", ""),
     (PROCESSES, "liar-children://{folder}", "was not free, while its child"),
     (NO_TIMEOUT, "liar-death://{folder}", "SIGKILL of a holder that runs: its lock was free"),
     (NO_TIMEOUT, "sqlite://{folder}/locks.db", "after SIGSTOP"),
@@ -138,6 +144,14 @@ def test_a_lie_is_refuted(
     assert said in judgement.counterexample
     assert judgement.trials > 0
     assert all(fault.confirmed for fault in judgement.faults)
+
+
+@pytest.mark.parametrize("characteristic", [CAUSAL, SEQUENTIAL])
+def test_what_nobody_sees_has_no_order(characteristic: Characteristic, tmp_path: Path) -> None:
+    """Where each process has data of its own, no reader reads less than before; nor anything."""
+    judgement = judge(characteristic, aimed(f"liar-processes://{tmp_path}"))
+    assert judgement.verdict == "untestable", judgement
+    assert "saw no value change" in judgement.reason
 
 
 @no_namespaces

@@ -32,7 +32,11 @@ from .manifest import InvalidManifest, Manifest
 
 logger = logging.getLogger("tenure")
 
-_SUITE = ("kit", "experiments", "histories.py")
+_SUITE = (
+    *("kit", "experiments", "servers", "backends"),
+    *("histories.py", "_linearize.py", "_operations.py", "proxy.py", "_relay.py"),
+)
+"""What finds out, and judges, what a driver does: all that the kit and the experiments use."""
 
 
 class NoManifest(TenureError):

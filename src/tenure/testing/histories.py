@@ -84,6 +84,8 @@ def causal(history: Iterable[Operation]) -> Violation | None:
                 return Violation(text, tuple(dict.fromkeys((*cause.path, each))))
             for key, one in causes.get((each.key, each.result), {}).items():
                 _learn(mine, key, _Known(one.value, (*one.path, each)))
+            if each.result is not None:  # also what was written by nobody that is known
+                _learn(mine, each.key, _Known(each.result, (each,)))
     return None
 
 

@@ -10,11 +10,13 @@ from typing import Any, Self
 
 import tenure
 
+from ... import errors
 from ..._model import Record
 from ..._runtime._clock import unique
 from ..._runtime.thread import drive
 from ...errors import OutcomeUnknown, SessionLost, TenureError, Unavailable
 from ..histories import Operation, Outcome
+from ..kit.actor import Actor
 from ._clusters import Cluster
 
 PACE_SECONDS = 0.02
@@ -40,9 +42,17 @@ class Scene:
             node = None
         if node is not None:
             url = self.cluster.endpoint(node)
-        made = Client(self, process, node, url or self.cluster.url)
+        # Where there is no server, what keeps the data may be in the process: so each second
+        # one is another process in truth.
+        apart = self._apart and len(self.clients) % 2 == 1
+        made = Client(self, process, node, url or self.cluster.url, apart)
         self.clients.append(made)
         return made
+
+    @property
+    def _apart(self) -> bool:
+        traits = self.target.traits
+        return not traits.server and traits.scope != "threads" and traits.rosters
 
     def __enter__(self) -> Self:
         return self
@@ -64,12 +74,16 @@ class Client:
     Several clients may be one process of the history, each at another endpoint.
     """
 
-    def __init__(self, scene: Scene, process: str, node: int | None, url: str) -> None:
+    def __init__(
+        self, scene: Scene, process: str, node: int | None, url: str, apart: bool = False
+    ) -> None:
         self.process = process
         self.endpoint = "" if node is None else f"node {node}"
         self._node = node
         self._scene = scene
         self._url = url
+        self._apart = apart
+        self._actor: Actor | None = None
         self._coordinator: tenure.Coordinator | None = None
         self._known: dict[str, Record | None] = {}
         """What each key was when it was read or written last; absent if that is not known."""
@@ -91,13 +105,16 @@ class Client:
         if self._coordinator is not None:
             self._coordinator.close()
             self._coordinator = None
+        if self._actor is not None:
+            self._actor.kill()
+            self._actor = None
 
     def read(self, key: str, parse: Callable[[str], Any] = str) -> Operation:
         """Read a record; what it holds is taken apart for the history."""
         self._known.pop(key, None)
 
         def read() -> Any:
-            record = drive(self.reach()._session.driver.recall(self._name(key)))
+            record = self._recall(key)
             self._known[key] = record
             return None if record is None else parse(record.text)
 
@@ -123,9 +140,9 @@ class Client:
         """Write a greater number, as the only one who writes this key."""
 
         def write() -> None:
-            text, driver = str(number), self.reach()._session.driver
+            text = str(number)
             if key not in self._known:
-                self._known[key] = drive(driver.recall(self._name(key)))
+                self._known[key] = self._recall(key)
             version = self._record(key, text, self._known.pop(key))
             if version is None:
                 # Only a write of its own, of which nothing was heard, can have come between.
@@ -178,9 +195,28 @@ class Client:
         self._scene.history.append(each)
         return each
 
+    def _recall(self, key: str) -> Record | None:
+        if not self._apart:
+            return drive(self.reach()._session.driver.recall(self._name(key)))
+        found = self._told("recall", name=self._name(key))
+        return None if found["version"] is None else Record(found["text"], found["version"])
+
     def _record(self, key: str, text: str, old: Record | None) -> Any:
         version = None if old is None else old.version
-        return drive(self.reach()._session.driver.record(self._name(key), text, version))
+        if not self._apart:
+            return drive(self.reach()._session.driver.record(self._name(key), text, version))
+        return self._told("record", name=self._name(key), text=text, version=version)["version"]
+
+    def _told(self, order: str, **more: Any) -> dict[str, Any]:
+        """What the other process answers; what it raised is raised here."""
+        if self._actor is None:
+            target = self._scene.target
+            options = {"namespace": target.namespace, "ttl": target.ttl, "owner": self.process}
+            self._actor = Actor("thread", self._url, options, target.preload, patience=10.0).ready()
+        answer = self._actor.do(order, **more)
+        if "error" in answer:
+            raise getattr(errors, answer["error"], TenureError)(answer["text"])
+        return answer
 
     def _name(self, key: str) -> str:
         return f"{self._scene.prefix}{key}"

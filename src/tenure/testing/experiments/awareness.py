@@ -100,8 +100,10 @@ class _Trial:
         up = tenure.now()
         other = cast.bid(self._here, cast.name(), CONNECT_SECONDS_MAX)
         bid.wait(1.25 * ttl * linger + 1.5)
-        vigil = self._vigil(actor, bid)
         other.wait(CONNECT_SECONDS_MAX)
+        if bid.at is None:  # a server that has forgotten leases grants nothing until they are over
+            bid.wait(1.25 * ttl * linger + 1.5)
+        vigil = self._vigil(actor, bid)
         proof = fault.proof if fault.confirmed else ""
         self._judge(fault.name, proof, bid, vigil["last"], up, vigil=vigil, again=other.at)
 
@@ -178,7 +180,12 @@ class _Trial:
             again = self._again(actor)
             actor.kill()
         recovery = None if again is None else round(max(again - over, 0.0), 2)
-        found.faults.append(Fault(name, bool(proof), proof or "not seen", not late, recovery))
+        if granted is None and (last is None or last < over):
+            # It was lost, and nobody was granted: so nothing was compared with anything.
+            proof = ""
+        seen = proof or "not seen, or nobody was granted"
+        fault = Fault(name, bool(proof), seen, not late, recovery, again is not None)
+        found.faults.append(fault)
         bid.give_up()
 
     def _again(self, actor: Actor) -> float | None:

@@ -86,8 +86,8 @@ def _killed(
 ) -> None:
     limit = cast.death + FREE_SECONDS_MAX
     bid = cast.bid(here, name, limit + SLACK_SECONDS)
-    os.kill(actor.pid, signal.SIGKILL)
     killed = tenure.now()
+    os.kill(actor.pid, signal.SIGKILL)
     actor.kill()
     freed = bid.wait(limit)
     lives = not _proc.gone(child)
@@ -98,10 +98,13 @@ def _killed(
             confirmed=lives,
             proof=f"process {actor.pid} was reaped; its child {child} lived on",
             safe=freed,
-            recovery_seconds=None if bid.at is None else round(max(bid.at - killed, 0.0), 2),
+            recovery_seconds=None if bid.at is None else round(bid.at - killed, 2),
+            recovered=bid.at is not None,
         )
     )
-    if not freed:
+    if bid.at is not None and bid.at < killed:
+        found.counterexample = "another process acquired the lock while its holder ran"
+    elif not freed:
         found.counterexample = (
             f"{limit:g} s after SIGKILL of the holder {actor.pid} "
             f"its lock was not free, while its child {child} lived"

@@ -51,6 +51,20 @@ def readers_hop_endpoints(target: Target, found: Found) -> None:
             if violation is not None:
                 found.counterexample = f"{cluster.topology}: {violation}"
                 return
+            changes_seen(scene)
+
+
+def changes_seen(scene: Scene) -> None:
+    """`Untestable` if somebody who read never saw a value change: then nothing was compared."""
+    seen: dict[str, set[object]] = {}
+    for each in scene.history:
+        if each.kind == "read":
+            values = seen.setdefault(each.process, set())
+            if each.outcome == "ok" and each.result is not None:
+                values.add(each.result)
+    blind = sorted(process for process, values in seen.items() if len(values) < 2)
+    if blind or not seen:
+        raise Untestable(f"{', '.join(blind) or 'nobody'} saw no value change")
 
 
 def _hop(scene: Scene, lag: Lag) -> None:
@@ -103,6 +117,7 @@ def effects_and_their_causes(target: Target, found: Found) -> None:
             if violation is not None:
                 found.counterexample = f"{cluster.topology}: {violation}"
                 return
+            changes_seen(scene)
 
 
 class _Relay:

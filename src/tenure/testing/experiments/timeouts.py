@@ -77,12 +77,15 @@ def _killed(
     killed = tenure.now()
     actor.kill()
     bid.wait(death + SLACK_SECONDS)
-    took = None if bid.at is None else round(max(bid.at - killed, 0.0), 2)
+    took = None if bid.at is None else round(bid.at - killed, 2)
     prompt = took is not None and took <= AT_ONCE_SECONDS_MAX
     title = "SIGKILL of a holder that is stopped" if pause else "SIGKILL of a holder that runs"
     proof = f"process {actor.pid} was reaped"
-    found.faults.append(Fault(title, True, proof, prompt or spared, took))
-    if not prompt and not spared:
+    safe = prompt or (spared and took is not None)
+    found.faults.append(Fault(title, True, proof, safe, took, took is not None))
+    if took is not None and took < 0:
+        found.counterexample = "another process acquired the lock while its holder had it"
+    elif not safe:
         when = f"after {took:g} s" if took is not None else "not at all while it was waited for"
         found.counterexample = f"{title}: its lock was free {when}"
     bid.give_up()

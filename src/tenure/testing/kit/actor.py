@@ -135,6 +135,7 @@ class _Stage:
     def __init__(self, flavour: str) -> None:
         self._flavour = flavour
         self._leases: dict[str, Any] = {}
+        self._versions: list[Any] = []
         self._coordinator: Any = None
         # Not read ahead: `do_vigil` asks whether there is more.
         self._orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - till the end
@@ -207,6 +208,23 @@ class _Stage:
         roll = await session.driver.claim(life.id, roster, id, body, None, shared)
         return {"id": id, "token": roll.mine.token}
 
+    async def do_recall(self, name: str) -> dict[str, Any]:
+        """Read a record with the driver's own verb; its version is known by a number here."""
+        record = await self._coordinator._session.driver.recall(name)
+        if record is None:
+            return {"text": None, "version": None}
+        return {"text": record.text, "version": self._numbered(record.version)}
+
+    async def do_record(self, name: str, text: str, version: int | None) -> dict[str, Any]:
+        """Write one, if its version is still that; the number of the new one, or None."""
+        before = None if version is None else self._versions[version]
+        written = await self._coordinator._session.driver.record(name, text, before)
+        return {"version": None if written is None else self._numbered(written)}
+
+    def _numbered(self, version: Any) -> int:
+        self._versions.append(version)
+        return len(self._versions) - 1
+
     async def do_permit(self, name: str, limit: int | None = None) -> dict[str, Any]:
         semaphore = self._coordinator.semaphore(name, limit)
         permit = self._leases[name] = await self._done(semaphore.acquire(30))
@@ -269,7 +287,8 @@ class _Stage:
     async def do_spells(self, name: str, times: int, seconds: float, seed: int) -> dict[str, Any]:
         """Hold a lock so many times, and say from when to when, with which token.
 
-        What was lost before it was released is left out, and counted as `lost`.
+        What it knew to be lost by then is left out, and counted as `lost`. What it learns only
+        from the release counts: until then it believed that it held the lock.
         """
         chance, spells, lost = random.Random(seed), [], 0
         lock = self._coordinator.lock(name)
@@ -277,13 +296,12 @@ class _Stage:
             lease = await self._done(lock.acquire(60))
             began = tenure.now()
             time.sleep(chance.random() * seconds)
-            ended = tenure.now()
-            try:
-                await self._done(lease.release())
-            except tenure.LeaseLost:
-                lost += 1
+            if lease.held():
+                spells.append([began, tenure.now(), lease.token])
             else:
-                spells.append([began, ended, lease.token])
+                lost += 1
+            with contextlib.suppress(tenure.LeaseLost):
+                await self._done(lease.release())
         return {"spells": spells, "lost": lost}
 
     async def do_vigil(self, name: str, seconds: float, busy: bool = False) -> dict[str, Any]:

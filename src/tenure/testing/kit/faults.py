@@ -72,7 +72,14 @@ async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
     lease = await env(a.lock(name).acquire())
     lost_at: list[float] = []
     lease.on_lost(lambda lost: lost_at.append(tenure.now()))
-    waiter = env.spawn(lambda: env(b.lock(name).acquire(timeout=30)))
+    granted_at: list[float] = []
+
+    async def wait() -> Any:
+        granted = await env(b.lock(name).acquire(timeout=30))
+        granted_at.append(tenure.now())
+        return granted
+
+    waiter = env.spawn(wait)
     await env.pause(0.2)
     proxy.black_hole()
     cut = tenure.now()
@@ -91,7 +98,8 @@ async def a_cut_off_holder_knows_before_another_is_granted(env: Env) -> None:
         # The server frees the lock when it finds the connection dead; here it is not.
         proxy.heal()
     other = await waiter.result()
-    assert tenure.now() >= lost_at[0]
+    # It was lost at its deadline, whenever the callback could run.
+    assert granted_at[0] >= min(lost_at[0], deadline)
     if not env.traits.frees_on_death:
         assert tenure.now() - cut <= env.death + 1.5
     assert other.token > lease.token
