@@ -207,13 +207,21 @@ class Client:
             return drive(self.reach()._session.driver.record(self._name(key), text, version))
         return self._told("record", name=self._name(key), text=text, version=version)["version"]
 
-    def _told(self, order: str, **more: Any) -> dict[str, Any]:
-        """What the other process answers; what it raised is raised here."""
+    def settle(self) -> None:
+        """Be there, if it is another process: to start one takes longer than much that follows."""
+        if self._apart:
+            self._other()
+
+    def _other(self) -> Actor:
         if self._actor is None:
             target = self._scene.target
             options = {"namespace": target.namespace, "ttl": target.ttl, "owner": self.process}
             self._actor = Actor("thread", self._url, options, target.preload, patience=10.0).ready()
-        answer = self._actor.do(order, **more)
+        return self._actor
+
+    def _told(self, order: str, **more: Any) -> dict[str, Any]:
+        """What the other process answers; what it raised is raised here."""
+        answer = self._other().do(order, **more)
         if "error" in answer:
             raise getattr(errors, answer["error"], TenureError)(answer["text"])
         return answer
@@ -246,6 +254,8 @@ class Crowd:
     ) -> None:
         self._stop = threading.Event()
         self._step = step
+        for client in clients:
+            client.settle()
         self._problems: list[BaseException] = []
         self._threads = [
             threading.Thread(

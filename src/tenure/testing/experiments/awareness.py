@@ -26,6 +26,7 @@ from ._party_restart import restart, restartable
 VIGIL_SECONDS_MAX = 90.0
 RESTART_TTL_SECONDS = 3.0
 """So long that the server is back before the next renewal, a third of it later, would tell."""
+ONCE_MORE_SECONDS = 0.2
 HEAD_START_TTLS = 0.7
 """A fault begins so long after the acquire at most: anywhere between two renewals."""
 
@@ -144,6 +145,8 @@ class _Trial:
 
     def _vigil(self, actor: Actor, bid: Bid) -> dict[str, Any]:
         """End the vigil, once the holder should long know that another was granted."""
+        if bid.at is None:
+            time.sleep(ONCE_MORE_SECONDS)  # it asks again, now that the fault is over
         give_up = tenure.now() + self._cast.ttl
         while bid.at is not None and not actor.has_answered() and tenure.now() < give_up:
             time.sleep(0.01)
