@@ -23,7 +23,7 @@ import tenure.aio
 from tenure._model import Grant
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
-from tenure.drivers.file import FileDriver, file_name
+from tenure.drivers.file import FileDriver, _Attempt, file_name
 from tenure.errors import InvalidURL, SessionLost, StorageError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -469,3 +469,55 @@ def test_processes_take_turns(folder: Path) -> None:
         child.stdin.flush()
     said = [int(child.communicate(timeout=30)[0]) for child in children]
     assert min(said) * 5 > sum(said) / len(said), said
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("moment", ["wait_until", "_draw"])
+def test_the_child_of_a_fork_has_no_lock_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str, shared: bool
+) -> None:
+    """A fork while somebody waits, or just has the lock, leaves no open lock file to the child."""
+    with tenure.connect(url_of(folder)) as client, tenure.connect(url_of(folder)) as other:
+        lease = held(other)
+        left: list[int] = []
+        method = getattr(_Attempt, moment)
+
+        def forked(self: _Attempt, *arguments: float) -> object:
+            if not left:
+                assert lock_files() != []
+                left.append(fork_and_count())
+                lease.release()
+            return method(self, *arguments)
+
+        if moment == "_draw":
+            lease.release()
+        monkeypatch.setattr(_Attempt, moment, forked)
+        with client.lock("name", shared=shared).acquire(timeout=30.0) as mine:
+            assert mine.held()
+            assert left == [0]
+            assert client.lock("name").try_acquire() is None
+        monkeypatch.undo()
+        held(other).release()
+        assert driver_of(client).attempts == set()
+        assert lock_files() == []
+
+
+def driver_of(client: tenure.Coordinator) -> FileDriver:
+    driver = client._session.driver
+    assert isinstance(driver, FileDriver)
+    return driver
+
+
+def lock_files() -> list[str]:
+    """The open files that are locks, or stand before one."""
+    files = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+    found = [os.readlink(file) for file in files if os.path.lexists(file)]
+    return [file for file in found if file.endswith((".lock", ".draw"))]
+
+
+def fork_and_count() -> int:
+    """How many of them the child of a fork has."""
+    child = os.fork()
+    if not child:
+        os._exit(len(lock_files()))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

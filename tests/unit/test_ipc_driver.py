@@ -23,6 +23,7 @@ from tenure._model import Finding
 from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
 from tenure.drivers import _ipc_examine, _ipc_holdings, _ipc_sets, ipc
+from tenure.drivers._ipc_attempt import Attempt
 from tenure.drivers._ipc_sets import COUNT, IDLE_MAX, Place, Sets
 from tenure.drivers.ipc import IpcDriver
 from tenure.errors import (
@@ -511,6 +512,29 @@ def test_a_reader_stands_back_for_a_while(url: str) -> None:
         assert client.lock("name", shared=True).try_acquire() is None
         client.lock("name", shared=True).acquire(timeout=SECONDS).release()
         assert writer.do(set, verbs.unqueue)
+
+
+def test_a_writer_that_gets_the_lock_at_the_last_moment_leaves_the_queue(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that comes free as a writer's time runs out is taken, and readers get in later."""
+    with tenure.connect(url) as client, tenure.connect(url) as other:
+        lease = held(other)
+        now = Attempt.now
+
+        def released_now(self: Attempt) -> bool:
+            if _ipc_sets.in_use(folder_of(url)) == 2:  # the lock, and who waits for it
+                lease.release()
+            return now(self)
+
+        lock = client.lock("name")
+        monkeypatch.setattr(Attempt, "now", released_now)
+        late = lock.acquire(timeout=0.1)
+        monkeypatch.undo()
+        assert _ipc_sets.in_use(folder_of(url)) == 1
+        late.release()
+        assert _ipc_sets.in_use(folder_of(url)) == 0
+        held(other, shared=True).release()
 
 
 def test_readers_are_not_starved_by_writers(url: str) -> None:

@@ -18,9 +18,18 @@ from tenure._runtime.thread import ThreadRuntime, drive
 from tenure._url import Url
 from tenure.drivers import registry
 from tenure.drivers._redis_redlock import RedlockDriver
+from tenure.drivers._redis_redlock_lua import ENTER
 from tenure.drivers.redis import RedisDriver
-from tenure.errors import InvalidURL, LeaseLost, SessionLost, Unavailable, Unsupported
+from tenure.errors import (
+    InvalidURL,
+    LeaseLost,
+    OutcomeUnknown,
+    SessionLost,
+    Unavailable,
+    Unsupported,
+)
 from tenure.testing.servers import RedisMasters
+from tenure.wires.redis_fan import Answers, Fan
 
 LIMIT = 60.0
 
@@ -401,5 +410,117 @@ def test_a_vote_that_was_not_taken_back_is_removed(masters: RedisMasters, flavou
             assert bench.runtime.now() < give_up, "it has the vote for ever"
             await bench.again(lambda: a.renew(s))
             await bench.runtime.sleep(bench.runtime.now() + 0.05)
+
+    run(flavour, body)
+
+
+class Slow:
+    """The way to the first master, on which entries of a session stay as long as one likes."""
+
+    def __init__(self, fan: Fan, patch: pytest.MonkeyPatch) -> None:
+        self.holds = True
+        self._fan = fan
+        self._run = fan.run
+        self._kept: list[tuple[bytes | int, ...]] = []
+        patch.setattr(fan, "run", self.run)
+
+    async def run(self, script: Any, *words: bytes | int, among: Any = ()) -> Answers:
+        first = self._fan.members[0]
+        asked = set(among or self._fan.members)
+        if script is not ENTER or not self.holds or first not in asked:
+            return await self._run(script, *words, among=asked)
+        self._kept.append(words)
+        rest = asked - {first}
+        answers = await self._run(script, *words, among=rest) if rest else {}
+        return {**answers, first: OutcomeUnknown("no reply in time")}
+
+    async def arrive(self) -> None:
+        """Let what was held up reach the master."""
+        self.holds = False
+        assert self._kept
+        for words in self._kept:
+            await self._run(ENTER, *words, among=self._fan.members[:1])
+
+
+async def all_up(bench: Bench, url: str) -> RedlockDriver:
+    driver = await bench.open(url)
+    while any(member.down for member in driver._fan.members):
+        await bench.runtime.sleep(bench.runtime.now() + 0.01)
+    return driver
+
+
+def part(a: RedlockDriver, b: RedlockDriver) -> None:
+    """Leave two of the masters to each: both have the first."""
+    a._fan.members[2].down = True
+    b._fan.members[1].down = True
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_entry_that_arrives_late_undoes_no_later_one(
+    masters: RedisMasters, flavour: str, monkeypatch: pytest.MonkeyPatch, forgets: bool
+) -> None:
+    """A session's entry that was long under way takes no vote away, and hides no loss of one."""
+
+    async def body(bench: Bench) -> None:
+        a, b = await all_up(bench, masters.url), await all_up(bench, masters.url)
+        slow = Slow(a._fan, monkeypatch)
+        s, t = await a.start("a", ignore), await b.start("b", ignore)
+        slow.holds = False
+        await a.renew(s)  # enters it anew where the first entry has not arrived
+        part(a, b)
+        assert await seize(a, s, "lock") is not None
+        if forgets:
+            masters.servers[0].command("FLUSHALL")
+        await slow.arrive()
+        if forgets:
+            with pytest.raises(SessionLost):
+                await a.renew(s)
+        else:
+            assert await seize(b, t, "lock") is None
+            await a.renew(s)
+
+    run(flavour, body)
+
+
+def test_a_vote_does_not_count_under_a_number_that_goes(
+    masters: RedisMasters, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a new entry is under way, that master's vote would go with the old one: it is none."""
+
+    async def body(bench: Bench) -> None:
+        a, b = await all_up(bench, masters.url), await all_up(bench, masters.url)
+        s, t = await a.start("a", ignore), await b.start("b", ignore)
+        grant = await seize(a, s, "before")
+        assert grant is not None
+        first = a._fan.members[0]
+        first.down = True
+        await a.mutex.unseize(grant)
+        first.down = False
+        slow = Slow(a._fan, monkeypatch)
+        await a.renew(s)  # the first master has missed the release
+        part(a, b)
+        assert await seize(a, s, "lock") is None
+        await slow.arrive()
+        other = await seize(b, t, "lock")
+        assert other is not None
+        await b.mutex.unseize(other)
+        await a.renew(s)
+        assert await seize(a, s, "lock") is not None
+
+    run(flavour, body)
+
+
+def test_a_session_without_locks_survives_lost_entries(masters: RedisMasters, flavour: str) -> None:
+    """If no new entry arrives anywhere, the session is known by the old ones, and entered again."""
+
+    async def body(bench: Bench) -> None:
+        a = await all_up(bench, masters.url)
+        s = await a.start("a", ignore)
+        known = a._votes.sessions[s]
+        for member in a._fan.members:
+            known.stale[member] = []
+            known.entered[member] = known.number = 1  # and it has not come there
+        await a.renew(s)
+        assert await seize(a, s, "lock") is not None
 
     run(flavour, body)

@@ -71,12 +71,18 @@ class Attempt:
     def now(self) -> bool:
         """Take the lock if it is free, and draw a token."""
         while True:
-            verbs = self.place.verbs
-            batch = verbs.share_now if self.shared else verbs.lock_now
             try:
-                return self._do(batch, _LOCKED) and self._draw()
+                return self._do(self._at_once(), _LOCKED) and self._draw()
             except SetGone:
                 self._again()
+
+    def _at_once(self) -> Batch:
+        verbs = self.place.verbs
+        if self.shared:
+            return verbs.share_now
+        # Whose time is over while it waits leaves the queue as it gets the lock, or readers
+        # would be kept out for ever.
+        return verbs.lock_queued_now if self._state.queued else verbs.lock_now
 
     def wait(self, until: float) -> bool:
         """Take the lock when it is free; False if the time came first. Blocks."""

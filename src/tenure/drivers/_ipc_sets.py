@@ -64,6 +64,10 @@ class Verbs:
         self.queue = Batch((queue, 1, _NOW_UNDO))
         self.unqueue = Batch((queue, -1, _NOW_UNDO))
         self.lock = Batch((writer, 0, 0), (readers, 0, 0), (writer, 1, UNDO), (queue, -1, UNDO))
+        self.lock_queued_now = Batch(
+            *((writer, 0, NOWAIT), (readers, 0, NOWAIT)),
+            *((writer, 1, _NOW_UNDO), (queue, -1, _NOW_UNDO)),
+        )
         self.unlock = Batch((writer, -1, _NOW_UNDO))
         self.share_now = Batch((writer, 0, NOWAIT), (queue, 0, NOWAIT), (readers, 1, _NOW_UNDO))
         self.share = Batch((writer, 0, 0), (queue, 0, 0), (readers, 1, UNDO))

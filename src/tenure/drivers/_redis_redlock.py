@@ -16,7 +16,11 @@ so that it lives at least as long as the lease's deadline says.
 A renewal counts if for every lock a majority of its voters have known the session all the
 time. Only then is a master that has forgotten the session entered anew, and asked for its
 votes again. So is one that may still have a vote for what was released: its session gets
-another number, and what stood there before does not count any more.
+a greater number, and what stood there before does not count any more.
+
+A call that got no reply may still arrive. So a session is never entered under a smaller number
+than it has there; and a vote and a renewal tell the number that they found, and count only
+if it is the one that the master was last sent.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from .._url import Url
 from ..errors import SessionLost, Unavailable
 from ..wires.redis_fan import Answers, Member, fan, heard
 from ._redis_keys import Keys
-from ._redis_redlock_lua import UNLOCK
+from ._redis_redlock_lua import ENTER, RENEW, UNLOCK
 from ._redis_replies import utf8
 from ._redis_url import each_master
 from ._redis_votes import POLL_SECONDS, Session, Votes, counted, session_gone
@@ -103,27 +107,32 @@ class RedlockDriver(Driver):
         session = f"{self._mailbox}.{self._begun}"
         value = b"%d %b" % (self._ttl_ms, utf8(owner))
         known = Session(session, value)
-        self._fan.check(*await self._enter(known, ()))
+        self._fan.check(*await self._enter(known, 0, ()))
         self._votes.sessions[session] = known
         return session
 
-    async def _enter(self, known: Session, among: Collection[Member]) -> tuple[Answers, int]:
+    async def _enter(
+        self, known: Session, number: int, among: Collection[Member]
+    ) -> tuple[Answers, int]:
         """Write the session's key there; what they answered, and how many have it."""
-        words = (self._keys.of_session(known.id), known.numbered(), b"PX", self._ttl_ms)
-        answers = await self._fan.command(b"SET", *words, among=among)
-        return answers, sum(each == b"OK" for each in answers.values())
+        words = (self._keys.of_session(known.id), b"%d" % number, known.value, self._ttl_ms)
+        answers = await self._fan.run(ENTER, 1, *words, among=among)
+        return answers, sum(each == 1 for each in answers.values())
 
     async def renew(self, session: str) -> None:
         known = self._votes.sessions.get(session)
         if known is None:
             raise session_gone()
         until = self.runtime.now() + self.patience
-        answers = await self._fan.command(b"PEXPIRE", self._keys.of_session(session), self._ttl_ms)
-        there = {member for member, reply in answers.items() if reply == 1}
-        gone = {member for member, reply in answers.items() if reply == 0}
+        answers = await self._fan.run(RENEW, 1, self._keys.of_session(session), self._ttl_ms)
+        gone = {member for member, reply in answers.items() if reply == -1}
         if len(self._fan.members) - len(gone) < self._fan.quorum:
             raise session_gone()
         with self._votes.lock:
+            known_by = heard(answers) - gone
+            there = {member for member in known_by if answers[member] == known.number_at(member)}
+            # Those under another number know the session, and have no vote that counts.
+            gone |= known_by - there
             for held in known.held.values():
                 held.votes.difference_update(gone)
                 if len(held.votes) < self._fan.quorum:
@@ -138,22 +147,22 @@ class RedlockDriver(Driver):
                     for held in known.held.values()
                 )
             }
-            self._fan.check(answers, len(there))
+            self._fan.check(answers, len(known_by))
+            known.number = number = known.number + 1
             for member in gone | spare:
-                known.number += 1
-                known.entered[member] = known.number
+                known.entered[member] = number
                 for held in known.held.values():
                     held.votes.discard(member)
         if gone or spare or any(there - held.votes for held in list(known.held.values())):
-            await self._mend(known, there - spare, gone | spare, until)
+            await self._mend(known, number, there - spare, gone | spare, until)
 
     async def _mend(
-        self, known: Session, there: set[Member], anew: set[Member], until: float
+        self, known: Session, number: int, there: set[Member], anew: set[Member], until: float
     ) -> None:
         """Enter the session where it is not known, and ask for the votes that are missing."""
         if anew:
-            answers, _ = await self._enter(known, anew)
-            entered = {member for member, reply in answers.items() if reply == b"OK"}
+            answers, _ = await self._enter(known, number, anew)
+            entered = {member for member, reply in answers.items() if reply == 1}
             with self._votes.lock:
                 left = [
                     (held, member) for member in entered for held in known.stale.pop(member, ())
@@ -170,10 +179,9 @@ class RedlockDriver(Driver):
             missing = there - held.votes
             if not missing or self.runtime.now() > until:
                 continue
-            before = dict(known.entered)
             answers = await self._votes.vote(known, held, held.token, missing, b"again")
             with self._votes.lock:
-                held.votes.update(counted(known, answers, before))
+                held.votes.update(counted(known, answers))
                 released = held not in known.held.values()
             if released:
                 await self._votes.take_back(known, held)

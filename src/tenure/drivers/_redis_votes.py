@@ -39,13 +39,13 @@ class Session:
         self.held: dict[str, Held] = {}
         self.number = 0
         self.entered: dict[Member, int] = {}
-        """The number under which it was entered anew, where it was."""
+        """The number under which it was last to be entered anew, where it was."""
         self.stale: dict[Member, list[Held]] = {}
         """Those that may have a vote, or yet get one, for what was released, and that."""
 
-    def numbered(self) -> bytes:
-        """What its key holds."""
-        return b"%d %b" % (self.number, self.value)
+    def number_at(self, member: Member) -> int:
+        """The number that its key there has to begin with, for votes to count."""
+        return self.entered.get(member, 0)
 
 
 class Votes(Mutex):
@@ -94,7 +94,6 @@ class Votes(Mutex):
         """What is held if a majority has voted for us; and whether somebody else holds it."""
         token = max(int(self._runtime.wall() * 1e6), self._last + 1)
         for _ in range(_DRAWS_MAX):
-            before = dict(known.entered)
             answers = await self.vote(known, held, token, (), b"")
             words = list(answers.values())
             if b"roster" in words:
@@ -102,7 +101,7 @@ class Votes(Mutex):
                     f"redlock: {held.name!r} is in use without lock=redlock on one of the masters"
                 )
             with self.lock:
-                votes = counted(known, answers, before)
+                votes = counted(known, answers)
                 if len(votes) >= self._fan.quorum:
                     self._last = max(token, self._last)
                     got = known.held[id] = held._replace(token=token, votes=votes)
@@ -183,12 +182,16 @@ class Votes(Mutex):
         return found
 
 
-def counted(known: Session, answers: Answers, before: dict[Member, int]) -> set[Member]:
-    """Who has voted for us, and has not been entered anew since."""
+def counted(known: Session, answers: Answers) -> set[Member]:
+    """Who has voted for us, under the number that stays.
+
+    Where the session was to be entered anew, and nobody knows whether it was, an older number
+    goes sooner or later; and with it, the vote.
+    """
     return {
         member
         for member, reply in answers.items()
-        if reply == b"granted" and known.entered.get(member) == before.get(member)
+        if reply == b"granted %d" % known.number_at(member)
     }
 
 

@@ -76,6 +76,8 @@ class FileDriver(FileRosters, Mutex):
         self.owner = b""
         self._held: dict[str, _Attempt] = {}
         """By the id of the grant."""
+        self.attempts: set[_Attempt] = set()
+        """Those that may have a file open: what is held, and what is being taken."""
         self._changes: list[SyncFileChanges | AsyncFileChanges] = []
         """Those that nobody waits with."""
         self._make_way: dict[str, float] = {}
@@ -105,8 +107,10 @@ class FileDriver(FileRosters, Mutex):
 
     def abandon(self) -> None:
         # Closing frees nothing as long as the parent has its copy; unlocking would.
-        while self._held:
-            os.close(self._held.popitem()[1].file)
+        # Also the copies of what other threads were just taking, which may be locked by now.
+        self._held.clear()
+        while self.attempts:
+            self.attempts.pop().abandon()
         self._forget_changes()
         self._sessions.abandon()
         self._ear.abandon()
@@ -214,7 +218,10 @@ class FileDriver(FileRosters, Mutex):
 class _Attempt:
     """One acquire and what it locked: a file, until it is dropped or unlocked."""
 
-    __slots__ = ("_driver", "_line", "_shared", "file", "path", "session", "waited_for")
+    __slots__ = (
+        *("_driver", "_guard", "_line", "_shared"),
+        *("file", "path", "session", "waited_for"),
+    )
 
     def __init__(
         self, driver: FileDriver, session: str, path: str, line: bytes, shared: bool
@@ -225,12 +232,15 @@ class _Attempt:
         self.session = session
         self.path = path
         self.file = -1
+        self._guard = -1
         self.waited_for = False
 
     def lock(self) -> int | None:
         """Lock the file and draw a token; None if it is taken. Never waits."""
         while True:
             if self.file < 0:
+                # Known before it is open, so that the child of a fork closes its copy.
+                self._driver.attempts.add(self)
                 self.file = self._driver.open_file(self.path)
             try:
                 flock(self.file, _SHARED if self._shared else _EXCLUSIVE)
@@ -285,7 +295,7 @@ class _Attempt:
     def _draw_shared(self) -> int:
         # Readers draw at the same time, so another lock puts them in order. Whoever has
         # it needs microseconds, unless it was stopped right there.
-        guard = self._driver.open_file(self.path + ".draw")
+        self._guard = guard = self._driver.open_file(self.path + ".draw")
         try:
             for _ in range(DRAWS_MAX):
                 try:
@@ -294,7 +304,11 @@ class _Attempt:
                 except BlockingIOError:
                     os.sched_yield()
         finally:
-            os.close(guard)
+            guard, self._guard = self._guard, -1
+            if guard >= 0:
+                # Not by closing alone: a child that is forked right now keeps a copy.
+                flock(guard, fcntl.LOCK_UN)
+                os.close(guard)
         raise Unavailable(f"{self.path}: a stopped process is drawing its token")
 
     def unlock(self) -> None:
@@ -305,5 +319,13 @@ class _Attempt:
     def drop(self) -> None:
         """Close the file, and so unlock it."""
         file, self.file = self.file, -1
+        self._driver.attempts.discard(self)
         if file >= 0:
             os.close(file)
+
+    def abandon(self) -> None:
+        """In the child of a fork: close the copies, and unlock nothing."""
+        self.drop()
+        guard, self._guard = self._guard, -1
+        if guard >= 0:
+            os.close(guard)

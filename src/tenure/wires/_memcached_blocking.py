@@ -7,14 +7,14 @@ import time
 
 from ..errors import ProtocolError
 from ._memcached import Greeted, Parser, Reply, unanswered, unreached, unsent
-from ._pool_blocking import BlockingPool, SocketLink, bound_by_kernel
+from ._pool_blocking import BlockingPool, TimedLink
 from ._sockets import late, left
 from .memcached import Wire
 
 _READ_BYTES = 65536
 
 
-class BlockingLink(SocketLink):
+class BlockingLink(TimedLink):
     """One connection. Its coroutines never suspend: they block."""
 
     __slots__ = ("_kernel", "_parser", "greeted")
@@ -24,14 +24,21 @@ class BlockingLink(SocketLink):
     def __init__(self, raw: socket.socket, patience: float, label: str) -> None:
         super().__init__(raw, label)
         self._parser = Parser(label)
-        self._kernel = patience if bound_by_kernel(raw, patience) else 0.0
+        self._kernel = patience if self._bound_by_kernel(patience) else 0.0
 
     async def call(self, packed: bytes, count: int, patience: float) -> list[Reply]:
-        replies: list[Reply] = []
         if patience != self._kernel or len(packed) > _READ_BYTES:
-            return self._slowly(packed, count, replies, time.monotonic() + patience, patience)
+            return self._slowly(packed, count, [], time.monotonic() + patience, patience)
+        self.since = began = time.monotonic()
+        try:
+            return self._quickly(packed, count, began, patience)
+        finally:
+            self.since = 0.0
+
+    def _quickly(self, packed: bytes, count: int, began: float, patience: float) -> list[Reply]:
+        """A call that the kernel bounds."""
+        replies: list[Reply] = []
         raw = self._socket
-        began = time.monotonic()
         try:
             sent = raw.send(packed)
         except OSError as error:
@@ -97,7 +104,9 @@ class BlockingLink(SocketLink):
             ended = not data
             parser.feed(data, replies)
         if ended:
-            gone = ConnectionResetError("the server closed the connection")
+            gone: OSError = ConnectionResetError("the server closed the connection")
+            if time.monotonic() >= until:
+                gone = late(patience)  # it was we who hung up
             raise unanswered(gone, self._label) from gone
         if len(replies) > count or not parser.idle():
             raise ProtocolError(f"{self._label}: more replies than requests")

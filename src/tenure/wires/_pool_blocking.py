@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+from ._overdue import watch
 from ._sockets import left, void
 from .pool import L, Pool
 
@@ -56,12 +57,32 @@ class SocketLink:
             void(self._socket.fileno())
 
 
-def bound_by_kernel(raw: socket.socket, patience: float) -> bool:
-    """Let the kernel bound each send and receive; say whether it can.
+class TimedLink(SocketLink):
+    """One whose calls the kernel bounds, where it can."""
 
-    That saves the poll that Python does before each of them on a socket with a timeout: a
-    tenth of a call.
-    """
+    __slots__ = ("__weakref__", "limit", "since")
+
+    def __init__(self, raw: socket.socket, label: str) -> None:
+        super().__init__(raw, label)
+        self.since = 0.0
+        """When the call that the kernel bounds began; 0 if there is none."""
+        self.limit = 0.0
+
+    def _bound_by_kernel(self, patience: float) -> bool:
+        """Let the kernel bound each send and receive; say whether it can.
+
+        That saves the poll that Python does before each of them on a socket with a timeout: a
+        tenth of a call.
+        """
+        if not bound_by_kernel(self._socket, patience):
+            return False
+        self.limit = patience * 1.1 + 0.05
+        watch(self)  # signals can prolong what the kernel bounds
+        return True
+
+
+def bound_by_kernel(raw: socket.socket, patience: float) -> bool:
+    """Set the kernel's limit for each send and each receive; say whether that can be."""
     if not _KERNEL_TIMEOUTS or isinstance(raw, ssl.SSLSocket):
         return False
     limit = struct.pack("ll", int(patience), int(patience % 1 * 1_000_000))

@@ -10,13 +10,13 @@ import hiredis
 
 from .._url import Host
 from ..errors import ProtocolError
-from ._pool_blocking import BlockingPool, SocketLink, bound_by_kernel
+from ._pool_blocking import BlockingPool, TimedLink
 from ._redis import MORE, Reply, unanswered, unreached, unsent
 from ._sockets import late, left
 from .redis import Wire
 
 
-class BlockingLink(SocketLink):
+class BlockingLink(TimedLink):
     """One connection. Its coroutines never suspend: they block."""
 
     __slots__ = ("_buffer", "_kernel", "_patience", "_reader")
@@ -26,32 +26,38 @@ class BlockingLink(SocketLink):
         self._reader = hiredis.Reader(notEnoughData=MORE)
         self._buffer: Any = bytearray(16384)  # hiredis takes it, its stub does not say so
         self._patience = patience
-        self._kernel = bound_by_kernel(raw, patience)
+        self._kernel = self._bound_by_kernel(patience)
 
     async def call(self, packed: bytes) -> Reply:
         if not self._kernel:
             return await self.call_within(packed, self._patience)
         raw, reader = self._socket, self._reader
+        self.since = time.monotonic()
         try:
-            raw.sendall(packed)
-        except OSError as error:
-            raise unsent(error, self._label) from error
-        try:
-            size = raw.recv_into(self._buffer)
-            reader.feed(self._buffer, 0, size)
-            reply: Reply = reader.gets()
-        except BlockingIOError as error:
-            raise unanswered(late(self._patience), self._label) from error
-        except (OSError, hiredis.ProtocolError) as error:
-            raise unanswered(error, self._label) from error
-        if reply is MORE or reader.has_data():
-            return await self._rest(reply, size)
-        return reply
+            try:
+                raw.sendall(packed)
+            except OSError as error:
+                raise unsent(error, self._label) from error
+            try:
+                size = raw.recv_into(self._buffer)
+                reader.feed(self._buffer, 0, size)
+                reply: Reply = reader.gets()
+            except BlockingIOError as error:
+                raise unanswered(late(self._patience), self._label) from error
+            except (OSError, hiredis.ProtocolError) as error:
+                raise unanswered(error, self._label) from error
+            if reply is MORE or reader.has_data():
+                return await self._rest(reply, size)
+            return reply
+        finally:
+            self.since = 0.0
 
     async def _rest(self, reply: Reply, size: int) -> Reply:
         """The first read brought too little or too much."""
         if size == 0:
-            error = ConnectionResetError("the server closed the connection")
+            error: OSError = ConnectionResetError("the server closed the connection")
+            if time.monotonic() - self.since >= self._patience:
+                error = late(self._patience)  # it was we who hung up
             raise unanswered(error, self._label) from error
         if reply is MORE:
             reply = await self._reply(self._used + self._patience, self._patience)
