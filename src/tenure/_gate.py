@@ -111,11 +111,11 @@ class Gates:
         with self._lock:
             if ticket.left:
                 return
-            ticket.left = True
             gate = self._gates.get(ticket.name)
             if gate is ticket:
                 del self._gates[ticket.name]
-            elif isinstance(gate, _Gate):
+            ticket.left = True
+            if isinstance(gate, _Gate):
                 if ticket.admitted:
                     gate.inside -= 1
                 elif ticket in gate.queue:

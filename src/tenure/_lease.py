@@ -231,10 +231,12 @@ class BaseLease:
             if self._reason is None:
                 return  # released by a close at the same time
             raise self._loss() from error
-        except BaseException:
+        except BaseException as error:
             # Unknown is not success, and a cancelled release must not leave it taken.
             if self._grant is None:
                 session.owe(life, roster, id, width)
+            elif isinstance(error, KeyboardInterrupt):
+                raise  # perhaps before anything was done: `release` does it again
             self._forget()
             raise
         self._forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
@@ -15,7 +15,7 @@ from .._model import Holder
 from .._recipes.lock import LockRecipe
 from .._runtime.thread import drive
 from .._session import Session
-from ..errors import AcquireTimeout, InvalidArgument, LeaseLost
+from ..errors import AcquireTimeout, InvalidArgument, LeaseLost, TenureError
 
 if TYPE_CHECKING:
     from .._recipes.multilock import BaseMultiLease
@@ -81,7 +81,8 @@ class Lease(BaseLease):
             drive(self._release())
         except KeyboardInterrupt:
             # It may have come before anything was done. To release twice does no harm.
-            drive(self._release())
+            with suppress(TenureError):
+                drive(self._release())
             raise
 
     def __enter__(self) -> Self:
@@ -143,6 +144,10 @@ class Guard(Generic[H]):
             raise
         try:
             lease.__exit__(kind, error, trace)
+        except KeyboardInterrupt:
+            with suppress(TenureError):
+                lease.__exit__(kind, error, trace)  # again, if it had begun
+            raise
         finally:
             left(self._entered, caller, lease)
 

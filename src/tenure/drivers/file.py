@@ -185,9 +185,10 @@ class FileDriver(FileRosters, Mutex):
                 self._forget_changes()
 
     async def unseize(self, grant: Grant) -> None:
-        held = self._held.pop(grant.id, None)
+        held = self._held.get(grant.id)
         if held is not None:
-            held.unlock()
+            held.unlock()  # before it is forgotten: Ctrl-C may come in between
+            self._held.pop(grant.id, None)
             if held.waited_for:
                 if len(self._make_way) >= MAKE_WAY_MAX:
                     self._make_way.clear()
@@ -313,7 +314,8 @@ class _Attempt:
 
     def unlock(self) -> None:
         """Unlock the file, then close it: that is what wakes those who watch it."""
-        flock(self.file, fcntl.LOCK_UN)
+        if self.file >= 0:
+            flock(self.file, fcntl.LOCK_UN)
         self.drop()
 
     def drop(self) -> None:
