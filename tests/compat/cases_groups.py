@@ -325,3 +325,42 @@ def objects_are_shared_out(env: Env) -> None:
     assert all(map(of_b.belongs_to_self, range(20)))
     env.b.leave_partitioned_group(of_b)
     assert not env.tenure.group(name).members()
+
+
+@case("run_watchers", needs="rosters")
+def watches_go_on_after_a_restart(env: Env) -> None:
+    """A client that stops and starts is told what has changed meanwhile, and can unwatch."""
+    id, group = env.group()
+    client, events = env.tooz(b"restarted"), list[Any]()
+    client.watch_join_group(id, events.append)
+    client.watch_leave_group(id, events.append)
+    with group.join(member="w"):
+        client.run_watchers()
+        client.stop()
+    with group.join(member="v"):
+        client.start()
+        client.run_watchers()
+        expected = [("MemberJoinedGroup", b"w"), ("MemberLeftGroup", b"w")]
+        found = [(kind, member) for kind, _, member in told_of(events)]
+        assert found == [*expected, ("MemberJoinedGroup", b"v")]
+    news = client._watchers[id.decode()]._news
+    until(lambda: news)  # it listens again, too
+    client.stop()
+    client.unwatch_join_group(id, events.append)
+    client.unwatch_leave_group(id, events.append)
+    client.start()
+    assert client.run_watchers() == []
+
+
+@case("leave_partitioned_group", needs="rosters")
+def a_partitioner_outlives_its_coordinator(env: Env) -> None:
+    """It can be stopped after the coordinator, and after that was started again."""
+    client = env.tooz(b"p")
+    name = env.name()
+    first, second = (client.join_partitioned_group(each) for each in (name, name + "2"))
+    client.stop()
+    first.stop()
+    client.start()
+    client.join_group(name + "2").get()
+    client.leave_partitioned_group(second)
+    assert not client._watchers

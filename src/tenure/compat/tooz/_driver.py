@@ -105,8 +105,7 @@ class TenureDriver(CoordinationDriver):
             coordinator.close()
         finally:
             for watcher in self._watchers.values():
-                watcher.close()
-            self._watchers.clear()
+                watcher.close()  # and kept, as the callbacks are: after a start they go on
             self._terms.clear()
             # Not sooner: it may be waiting for a backend that the closing gave up.
             self.heart.wait(coordinator.ttl)
@@ -245,11 +244,15 @@ class TenureDriver(CoordinationDriver):
 
     def run_elect_coordinator(self) -> None:
         self._need_groups()
+        self._campaign(None)
+
+    def _campaign(self, until: float | None) -> None:
         for group_id, hooks in list(self._hooks_elected_leader.items()):
             name = name_of(group_id)
             term = self._terms.get(name)
             if not hooks or (term is not None and term.held()):
                 continue
+            _check_time(until)
             try:
                 term = self.tenure.election(name).try_campaign()
             except TenureError as error:
@@ -308,7 +311,9 @@ class TenureDriver(CoordinationDriver):
     def _unwatch(self, group_id: Id) -> None:
         name = name_of(group_id)
         if not self._watched(name):
-            self._watchers.pop(name).close()
+            watcher = self._watchers.pop(name, None)
+            if watcher is not None:
+                watcher.close()
 
     def _watched(self, name: str) -> list[Id]:
         """The ids by which a group is watched: bytes, text, or both."""
@@ -319,25 +324,42 @@ class TenureDriver(CoordinationDriver):
         """Call the callbacks for what has happened since the last time; what they returned.
 
         Then it tries to lead, as `run_elect_coordinator` does. Raises `OperationTimedOut` if it
-        takes more than `timeout` seconds; what is left is told the next time.
+        takes more than `timeout` seconds, and what a callback raises; what is left, with the event
+        of that callback, is told the next time.
         """
         self._need_groups()
         until = None if timeout is None else _clock.now() + timeout
         results: list[Any] = []
         for name, watcher in list(self._watchers.items()):
-            if until is not None and _clock.now() >= until:
-                raise OperationTimedOut(f"watching took more than {timeout} s")
-            with told(name, self._member_id):
-                steps = watcher.steps()
-            for kind, member in steps:
-                joined = kind == "joined"
-                event = MemberJoinedGroup if joined else MemberLeftGroup
-                hooks = self._hooks_join_group if joined else self._hooks_leave_group
+            self._tell(name, watcher, until, results)  # what was left the last time
+            _check_time(until)
+            try:
+                with told(name, self._member_id):
+                    watcher.look(self._group(name), until)
+            except ToozConnectionError as error:
+                _check_time(until, error)
+                raise
+            self._tell(name, watcher, until, results)
+        self._campaign(until)
+        return results
+
+    def _tell(
+        self, name: str, watcher: GroupWatcher, until: float | None, results: list[Any]
+    ) -> None:
+        while watcher.untold:
+            _check_time(until)
+            # Taken out meanwhile, so that no callback, and no other thread, tells it as well.
+            step = watcher.untold.popleft()
+            joined = step.kind == "joined"
+            event = MemberJoinedGroup if joined else MemberLeftGroup
+            hooks = self._hooks_join_group if joined else self._hooks_leave_group
+            try:
                 for group_id in self._watched(name):
                     callbacks = hooks.get(group_id, Hooks())
-                    results += callbacks.run(event(group_id, id_of(member)))
-        self.run_elect_coordinator()
-        return results
+                    results += callbacks.run(event(group_id, id_of(step.member)))
+            except BaseException:
+                watcher.untold.appendleft(step)
+                raise
 
     # -- locks ---------------------------------------------------------------------
 
@@ -347,6 +369,12 @@ class TenureDriver(CoordinationDriver):
     def __repr__(self) -> str:
         state = "started" if self._started else "not started"
         return f"<{type(self).__name__} {self._owner!r} at {self._target!r}, {state}>"
+
+
+def _check_time(until: float | None, cause: BaseException | None = None) -> None:
+    """`OperationTimedOut` when the time is over."""
+    if until is not None and _clock.now() >= until:
+        raise OperationTimedOut("watching took more time than it had", cause) from cause
 
 
 def _utc(seconds: float) -> dt.datetime:
