@@ -170,6 +170,24 @@ def test_calls_errors_and_events_are_passed_on() -> None:
     assert not driver.is_started
 
 
+def test_a_driver_of_theirs_may_be_older_than_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The capabilities of all are asked for one by one, if it has no call for all of them."""
+    import their_driver  # type: ignore[import-not-found]
+
+    kind, got = their_driver.Driver, their_driver.Result
+
+    def refuses(*_: Any) -> Any:
+        raise their_driver.NotImplemented("not here")
+
+    monkeypatch.setattr(kind, "get_members", lambda *_: got(lambda: {b"w"}), raising=False)
+    weight = got(lambda: {"weight": 2})
+    monkeypatch.setattr(kind, "get_member_capabilities", lambda *_: weight, raising=False)
+    monkeypatch.setattr(kind, "get_members_with_capabilities", refuses)
+    assert len(made().join_partitioned_group(b"g").ring) == 64
+    monkeypatch.delattr(kind, "get_members_with_capabilities")
+    assert len(made().join_partitioned_group(b"g").ring) == 64
+
+
 def test_their_locks_work() -> None:
     """With all calls, the call form, and what they do not have."""
     lock = made().get_lock(b"l")

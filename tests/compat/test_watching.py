@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tenure.compat.tooz import _driver, coordination
+from tenure._runtime import _clock
+from tenure.compat.tooz import coordination
 from tenure.compat.tooz._driver import TenureDriver
 
 GROUP = b"g"
@@ -54,7 +55,7 @@ def test_what_there_was_no_time_for_is_told_the_next_time(
     watching, *others = clients
     clock = 0.0
     told: list[bytes] = []
-    monkeypatch.setattr(_driver._clock, "now", lambda: clock)
+    monkeypatch.setattr(_clock, "now", lambda: clock)
 
     def slow(event: Any) -> None:
         nonlocal clock
@@ -92,11 +93,11 @@ def test_a_read_is_repeated_for_as_long_as_there_is_time(
         raise Unavailable("away")
 
     monkeypatch.setattr(watching.tenure._session.driver, "census", away)
-    began = _driver._clock.now()
+    began = _clock.now()
     with pytest.raises(coordination.OperationTimedOut) as caught:
         watching.run_watchers(timeout=0.1)
     assert isinstance(caught.value.cause, coordination.ToozConnectionError)
-    assert _driver._clock.now() - began < watching.tenure.ttl / 3
+    assert _clock.now() - began < watching.tenure.ttl / 3
 
 
 def test_a_callback_may_run_the_watchers(clients: list[TenureDriver]) -> None:

@@ -25,7 +25,7 @@ from ._events import (
     MemberJoinedGroup,
     MemberLeftGroup,
 )
-from ._ids import Id, id_of, name_of
+from ._ids import Id, id_of, name_of, to_bytes
 from ._locks import TenureLock
 from ._memberships import Memberships, told
 from ._results import CoordAsyncResult, Settled
@@ -50,6 +50,7 @@ class TenureDriver(CoordinationDriver):
 
     def __init__(self, member_id: Id, parsed_url: Any, options: dict[str, Any]) -> None:
         super().__init__(member_id, parsed_url, options)
+        self._member_id = to_bytes(member_id)
         self._owner = name_of(member_id)
         self._target = target = translate(parsed_url, options)
         try:
