@@ -176,7 +176,7 @@ def capabilities_are_read(env: Env) -> None:
 def a_member_is_described(env: Env) -> None:
     """It is told what a member has published, and since when it is there."""
     id, _ = env.group()
-    began = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    began = dt.datetime.now(dt.UTC).astimezone().replace(tzinfo=None)
     env.a.join_group(id, b"raw").get()
     info = env.b.get_member_info(id, b"a").get()
     assert info["capabilities"] == b"raw"

@@ -113,3 +113,19 @@ def test_a_callback_may_run_the_watchers(clients: list[TenureDriver]) -> None:
     other.join_group(GROUP).get()
     watching.run_watchers()
     assert told == [b"1"]
+
+
+def test_a_callback_may_take_the_next_ones_away(clients: list[TenureDriver]) -> None:
+    """A group that is watched no more, when its turn comes, is not followed again."""
+    watching, other, *_ = clients
+    watching.create_group(b"h").get()
+
+    def unwatch(_: Any) -> None:
+        watching.unwatch_join_group(b"h", print)
+
+    watching.watch_join_group(GROUP, unwatch)
+    watching.watch_join_group(b"h", print)
+    second = watching._watchers["h"]
+    other.join_group(GROUP).get()
+    watching.run_watchers()
+    assert second._subscription is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -31,6 +30,7 @@ from ._memberships import Memberships, told
 from ._results import CoordAsyncResult, Settled
 from ._urls import translate
 from ._watching import GroupWatcher
+from .utils import millis_to_datetime
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class TenureDriver(CoordinationDriver):
     def get_member_info(self, group_id: Id, member_id: Id) -> CoordAsyncResult[dict[str, Any]]:
         """A member's `capabilities`, `created_at` and `updated_at`; `MemberNotJoined`.
 
-        The times are in UTC, without a time zone: when it joined, and when its session was
+        The times are local ones, without a time zone: when it joined, and when its session was
         known to be alive last.
         """
 
@@ -215,8 +215,8 @@ class TenureDriver(CoordinationDriver):
             seen = _clock.wall() - (info.last_seen or 0.0)
             return {
                 "capabilities": _payload.decode(info.capabilities),
-                "created_at": _utc(info.joined),
-                "updated_at": _utc(max(seen, info.joined)),
+                "created_at": millis_to_datetime(info.joined * 1000),
+                "updated_at": millis_to_datetime(max(seen, info.joined) * 1000),
             }
 
         return self._settled(group_id, call, member_id)
@@ -333,6 +333,8 @@ class TenureDriver(CoordinationDriver):
         results: list[Any] = []
         for name, watcher in list(self._watchers.items()):
             self._tell(name, watcher, until, results)  # what was left the last time
+            if self._watchers.get(name) is not watcher:
+                continue  # a callback has taken the last one of the group away
             _check_time(until)
             try:
                 with told(name, self._member_id):
@@ -376,7 +378,3 @@ def _check_time(until: float | None, cause: BaseException | None = None) -> None
     """`OperationTimedOut` when the time is over."""
     if until is not None and _clock.now() >= until:
         raise OperationTimedOut("watching took more time than it had", cause) from cause
-
-
-def _utc(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
