@@ -125,13 +125,13 @@ def made(url: str = "theirs+x://h/p?a=1&a=2", **options: Any) -> Any:
 
 
 def test_a_driver_of_theirs_is_made_as_tooz_makes_it() -> None:
-    """It gets the member's id, the parsed URL, and all values of all options."""
-    driver = made(a=3, b=True)
+    """It gets the member's id, the parsed URL, and all options, the call's for the URL's."""
+    driver = made("theirs+x://h/p?a=1&a=2&c=4&ssl=", a=3, b=True)
     assert issubclass(type(driver), coordination.CoordinationDriver)
     assert driver.member_id == b"me"
     assert (driver.url.hostname, driver.url.path) == ("h", "/p")
-    assert driver.url.params() == {"a": "2"}
-    assert driver.options == {"a": ["1", "2", 3], "b": [True]}
+    assert driver.url.params() == {"a": "2", "c": "4"}
+    assert driver.options == {"a": [3], "b": [True], "c": ["4"]}
     assert driver.own == "their own"
     assert driver.CHARACTERISTICS == (coordination.Characteristics.LINEARIZABLE,)
     with pytest.raises(coordination.ToozDriverChosenPoorly):
