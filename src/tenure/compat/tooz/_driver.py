@@ -79,6 +79,7 @@ class TenureDriver(CoordinationDriver):
 
     def _start(self) -> None:
         target = self._target
+        self._memberships.forget()  # `stop` may have been interrupted
         try:
             self._coordinator = connect(
                 target.url,
