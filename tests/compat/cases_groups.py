@@ -327,7 +327,7 @@ def objects_are_shared_out(env: Env) -> None:
     assert not env.tenure.group(name).members()
 
 
-@case("run_watchers", needs="rosters")
+@case("run_watchers after a restart", needs="rosters")
 def watches_go_on_after_a_restart(env: Env) -> None:
     """A client that stops and starts is told what has changed meanwhile, and can unwatch."""
     id, group = env.group()
@@ -350,17 +350,3 @@ def watches_go_on_after_a_restart(env: Env) -> None:
     client.unwatch_leave_group(id, events.append)
     client.start()
     assert client.run_watchers() == []
-
-
-@case("leave_partitioned_group", needs="rosters")
-def a_partitioner_outlives_its_coordinator(env: Env) -> None:
-    """It can be stopped after the coordinator, and after that was started again."""
-    client = env.tooz(b"p")
-    name = env.name()
-    first, second = (client.join_partitioned_group(each) for each in (name, name + "2"))
-    client.stop()
-    first.stop()
-    client.start()
-    client.join_group(name + "2").get()
-    client.leave_partitioned_group(second)
-    assert not client._watchers

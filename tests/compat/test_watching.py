@@ -129,3 +129,15 @@ def test_a_callback_may_take_the_next_ones_away(clients: list[TenureDriver]) -> 
     other.join_group(GROUP).get()
     watching.run_watchers()
     assert second._subscription is None
+
+
+def test_a_partitioner_outlives_its_coordinator(clients: list[TenureDriver]) -> None:
+    """It can be stopped after the coordinator was, and after that was started again."""
+    client = clients[0]
+    first, second = map(client.join_partitioned_group, (b"p", b"q"))
+    client.stop()
+    first.stop()
+    client.start()
+    client.join_group(b"q").get()
+    client.leave_partitioned_group(second)
+    assert not client._watchers
