@@ -176,7 +176,7 @@ def capabilities_are_read(env: Env) -> None:
 def a_member_is_described(env: Env) -> None:
     """It is told what a member has published, and since when it is there."""
     id, _ = env.group()
-    began = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    began = dt.datetime.now(dt.UTC).astimezone().replace(tzinfo=None)
     env.a.join_group(id, b"raw").get()
     info = env.b.get_member_info(id, b"a").get()
     assert info["capabilities"] == b"raw"
@@ -325,3 +325,28 @@ def objects_are_shared_out(env: Env) -> None:
     assert all(map(of_b.belongs_to_self, range(20)))
     env.b.leave_partitioned_group(of_b)
     assert not env.tenure.group(name).members()
+
+
+@case("run_watchers after a restart", needs="rosters")
+def watches_go_on_after_a_restart(env: Env) -> None:
+    """A client that stops and starts is told what has changed meanwhile, and can unwatch."""
+    id, group = env.group()
+    client, events = env.tooz(b"restarted"), list[Any]()
+    client.watch_join_group(id, events.append)
+    client.watch_leave_group(id, events.append)
+    with group.join(member="w"):
+        client.run_watchers()
+        client.stop()
+    with group.join(member="v"):
+        client.start()
+        client.run_watchers()
+        expected = [("MemberJoinedGroup", b"w"), ("MemberLeftGroup", b"w")]
+        found = [(kind, member) for kind, _, member in told_of(events)]
+        assert found == [*expected, ("MemberJoinedGroup", b"v")]
+    news = client._watchers[id.decode()]._news
+    until(lambda: news)  # it listens again, too
+    client.stop()
+    client.unwatch_join_group(id, events.append)
+    client.unwatch_leave_group(id, events.append)
+    client.start()
+    assert client.run_watchers() == []

@@ -119,6 +119,7 @@ REFUSED: dict[str, Callable[[Env], object]] = {
     "watch_leave_group": lambda env: env.a.watch_leave_group(b"g", print),
     "unwatch_leave_group": lambda env: env.a.unwatch_leave_group(b"g", print),
     "run_watchers": lambda env: env.a.run_watchers(),
+    "run_watchers after a restart": lambda env: env.a.run_watchers(),
     "join_partitioned_group": lambda env: env.a.join_partitioned_group(b"g"),
     "leave_partitioned_group": lambda env: env.a.leave_partitioned_group(NO_PARTITIONER),
     "watch_elected_as_leader": lambda env: env.a.watch_elected_as_leader(b"g", print),

@@ -125,13 +125,13 @@ def made(url: str = "theirs+x://h/p?a=1&a=2", **options: Any) -> Any:
 
 
 def test_a_driver_of_theirs_is_made_as_tooz_makes_it() -> None:
-    """It gets the member's id, the parsed URL, and all values of all options."""
-    driver = made(a=3, b=True)
+    """It gets the member's id, the parsed URL, and all options, the call's for the URL's."""
+    driver = made("theirs+x://h/p?a=1&a=2&c=4&ssl=", a=3, b=True)
     assert issubclass(type(driver), coordination.CoordinationDriver)
     assert driver.member_id == b"me"
     assert (driver.url.hostname, driver.url.path) == ("h", "/p")
-    assert driver.url.params() == {"a": "2"}
-    assert driver.options == {"a": ["1", "2", 3], "b": [True]}
+    assert driver.url.params() == {"a": "2", "c": "4"}
+    assert driver.options == {"a": [3], "b": [True], "c": ["4"]}
     assert driver.own == "their own"
     assert driver.CHARACTERISTICS == (coordination.Characteristics.LINEARIZABLE,)
     with pytest.raises(coordination.ToozDriverChosenPoorly):
@@ -168,6 +168,24 @@ def test_calls_errors_and_events_are_passed_on() -> None:
     driver.leave_partitioned_group(partitioner)
     driver.stop()
     assert not driver.is_started
+
+
+def test_a_driver_of_theirs_may_be_older_than_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The capabilities of all are asked for one by one, if it has no call for all of them."""
+    import their_driver  # type: ignore[import-not-found]
+
+    kind, got = their_driver.Driver, their_driver.Result
+
+    def refuses(*_: Any) -> Any:
+        raise their_driver.NotImplemented("not here")
+
+    monkeypatch.setattr(kind, "get_members", lambda *_: got(lambda: {b"w"}), raising=False)
+    weight = got(lambda: {"weight": 2})
+    monkeypatch.setattr(kind, "get_member_capabilities", lambda *_: weight, raising=False)
+    monkeypatch.setattr(kind, "get_members_with_capabilities", refuses)
+    assert len(made().join_partitioned_group(b"g").ring) == 64
+    monkeypatch.delattr(kind, "get_members_with_capabilities")
+    assert len(made().join_partitioned_group(b"g").ring) == 64
 
 
 def test_their_locks_work() -> None:

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import math
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -193,12 +194,14 @@ def test_a_heart_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert patient.beats >= 5
     assert isinstance(heart._thread, Thread)
     heart.stop()
-    assert heart.wait(10)
+    assert not heart.wait(10)
     assert not heart.is_alive()
     heart.start(threading.Thread)
     until(lambda: heart.beats)
+    assert heart.wait(0.01)
     heart.stop()
-    assert heart.wait()
+    assert not heart.wait()
+    assert not coordination.Heart(patient).wait()
 
 
 # -- what others derive from ---------------------------------------------------------
@@ -284,18 +287,69 @@ def test_utilities_do_what_they_say() -> None:
     assert utils.collapse(config) == {"a": 2, "c": 3, "d": 5}
     assert utils.collapse({"a": [1, 2]}, exclude=["a"]) == {"a": [1, 2]}
     assert utils.collapse({"a": [1, 2]}, item_selector=min) == {"a": 1}
-    second = dt.datetime(1970, 1, 1, 0, 0, 1, 500_000, dt.UTC).replace(tzinfo=None)
-    assert utils.millis_to_datetime("1500") == second
     assert utils.to_binary("a") == utils.to_binary(b"a") == b"a"
     assert utils.safe_abs_path("/a", "b/../c") == "/a/c"
     for outside in ("../c", "/b", "../aa"):
         with pytest.raises(ValueError, match="out of"):
             utils.safe_abs_path("/a", outside)
+
+
+def test_a_lock_has_the_url_that_tooz_gives_it() -> None:
+    """The name is a path of its own below the prefix, which is part of the keyspace."""
     encoder = utils.Base64LockEncoder("http://x", "/p/")
-    assert encoder.check_and_encode("name") == "http://x/p/bmFtZQ=="
+    assert encoder.keyspace_url == "http://x/p/"
+    assert encoder.check_and_encode("name") == "http://x/p//bmFtZQ=="
     assert utils.Base64LockEncoder("http://x").encode(b"\xff") == "http://x/_w=="
     with pytest.raises(TypeError):
         encoder.check_and_encode(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ASCII"):
+        encoder.check_and_encode("n\xe4me")
+
+
+def test_a_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no time zone, and is that of the machine."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "XYZ-5:30")
+        time.tzset()
+        assert utils.millis_to_datetime("1500").isoformat() == "1970-01-01T05:30:01.500000"
+        client = coordination.get_coordinator("memory://times", b"m")
+        client.start()
+        client.join_group_create(b"g")
+        info = client.get_member_info(b"g", b"m").get()
+        client.stop()
+        zone = dt.timezone(dt.timedelta(hours=5, minutes=30))
+        for at in (info["created_at"], info["updated_at"]):
+            assert abs(at.replace(tzinfo=zone).timestamp() - time.time()) < 600
+    time.tzset()
+
+
+def test_an_executor_keeps_the_order() -> None:
+    """A call begins when the one before it has ended, and a stopped one takes none."""
+    executor = utils.ProxyExecutor.build("d", {"executor": "threaded"})
+    executor.start()
+    done: list[int] = []
+
+    def slow(number: int, pause: float) -> None:
+        time.sleep(pause)
+        done.append(number)
+
+    for number in range(3):
+        executor.submit(slow, number, 0.1 if number == 0 else 0)
+    assert executor.executor is not None
+    executor.executor.shutdown()
+    assert done == [0, 1, 2]
+    with pytest.raises(ToozError, match="stopped"):
+        executor.submit(print)
+    executor.stop()
+    assert executor.executor is None
+
+
+def test_a_locks_proxy_tells_what_it_is_of() -> None:
+    """The lock and the arguments of its `acquire` can be read, and an event needs no arguments."""
+    lock = coordination.get_coordinator("memory://x", b"m").get_lock(b"l")
+    proxy = lock(False, timeout=3)
+    assert (proxy.lock, proxy.args, proxy.kwargs) == (lock, (False,), {"timeout": 3})
+    assert isinstance(coordination.LeaderElected(b"g", b"m"), type(coordination.Event()))
 
 
 def test_errors_have_a_cause() -> None:

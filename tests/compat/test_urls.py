@@ -63,11 +63,19 @@ TRANSLATED = {
     "consul://h:1?acl_token=t%2Fk&datacenter=east": "consul://:t%2Fk@h:1?dc=east",
     "memory://x": "memory://x",
     "sqlite:///f.db?sentinel=m": "sqlite:///f.db",
+    "mysql://u@h/db?charset=utf8&read_timeout=3&write_timeout=3": "mysql://u@h/db",
+    "postgresql://u@h/db?client_encoding=utf8&charset=utf8": "postgresql://u@h/db",
+    "redis://h?ssl=&db=&sentinel=&timeout=&namespace=": "redis://h",
+    "mysql://h/db?ssl_ca=&ssl_verify_mode=": "mysql://h/db",
+    "sql+mysql://h/db?charset=utf8mb4&ssl_ca=/ca&executor=sync": (
+        "sql+mysql://h/db?charset=utf8mb4&ssl_ca=%2Fca"
+    ),
     "redis://[::1]:7/0": "redis://[::1]:7/0",
 }
 
 REFUSED = {
     "redis://h?nonsense=1": "nonsense",
+    "redis://h?nonsense=": "nonsense",
     "redis://h?ssl=maybe": "ssl",
     "redis://h?sentinel=m&ssl=true&sentinel_ssl=false": "sentinel_ssl",
     "memcached://h?use_ssl=true": "use_ssl",
@@ -117,6 +125,9 @@ def test_options_of_the_call_count_more() -> None:
     options = {**options_of(parsed, {}), "sentinel_fallback": fallback}
     assert translate(parsed, options).url == "redis+sentinel://h,i:1,j:2/m"
     assert translated("redis://h", db=None).url == "redis://h"
+    assert translated("redis://h?db=3", db=None, ssl="", nonsense=None).url == "redis://h"
+    assert translated("kazoo://a?hosts=b&hosts=c", hosts="d").url == "kazoo://a,d"
+    assert translated("kazoo://a?hosts=b", hosts=["c", "d"]).url == "kazoo://a,c,d"
 
 
 def test_the_shortest_time_is_the_ttl() -> None:

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..._runtime._clock import now
@@ -15,12 +15,12 @@ from . import ToozError
 from ._errors import (
     GroupAlreadyExist,
     GroupNotCreated,
+    MemberNotJoined,
     OperationTimedOut,
     WatchCallbackNotFound,
 )
 from ._events import (
     Characteristics,
-    Event,
     EventCallback,
     Hooks,
     LeaderElected,
@@ -28,8 +28,8 @@ from ._events import (
     MemberLeftGroup,
 )
 from ._heart import Heart
-from ._ids import Id, to_bytes
-from ._results import CoordAsyncResult
+from ._ids import Id
+from ._results import CoordAsyncResult, Settled
 from .partitioner import Partitioner
 from .utils import ProxyExecutor, collapse
 
@@ -54,13 +54,16 @@ class CoordinationDriver:
     """What it can be relied upon to be."""
 
     def __init__(self, member_id: Id, parsed_url: Any, options: dict[str, Any]) -> None:
-        self._member_id = to_bytes(member_id)
+        self._member_id: Any = member_id
         self._started = False
         self._joined_groups: set[Id] = set()
         self._hooks_join_group: dict[Id, Hooks] = defaultdict(Hooks)
         self._hooks_leave_group: dict[Id, Hooks] = defaultdict(Hooks)
         self._hooks_elected_leader: dict[Id, Hooks] = defaultdict(Hooks)
-        self.requires_beating = type(self).requires_beating
+        kind = type(self)
+        # Who has written a heartbeat has it called, whether or not the class says so.
+        beats = kind.heartbeat is not CoordinationDriver.heartbeat
+        self.requires_beating = kind.requires_beating or beats
         self.heart = Heart(self)
 
     # -- its life ----------------------------------------------------------------
@@ -79,6 +82,7 @@ class CoordinationDriver:
         if self._started:
             raise ToozError("This coordinator was started already; stop it first")
         self._start()
+        self._joined_groups = set()  # those of an earlier life, which `stop` may not have left
         self._started = True
         if start_heart and self.requires_beating:
             self.heart.start()
@@ -164,8 +168,20 @@ class CoordinationDriver:
     def get_members_with_capabilities(
         self, group_id: Id
     ) -> CoordAsyncResult[dict[bytes, Capabilities | None]]:
-        """What all the members have published, by id; `GroupNotCreated`."""
-        raise NotProvided
+        """What all the members have published, by id; `GroupNotCreated`.
+
+        Here it asks for each by itself, for drivers that have no call for all of them.
+        """
+        members = self.get_members(group_id)
+
+        def work() -> dict[bytes, Capabilities | None]:
+            found: dict[bytes, Capabilities | None] = {}
+            for member in members.get():
+                with contextlib.suppress(MemberNotJoined):  # it has left since
+                    found[member] = self.get_member_capabilities(group_id, member).get()
+            return found
+
+        return Settled(work)
 
     def get_member_info(self, group_id: Id, member_id: Id) -> CoordAsyncResult[dict[str, Any]]:
         """A member's `capabilities`, `created_at` and `updated_at`; `MemberNotJoined`."""
@@ -247,6 +263,10 @@ class CoordinationDriver:
         """Call it no more; `WatchCallbackNotFound` if it was not registered."""
         _remove(self._hooks_leave_group, group_id, callback)
 
+    def _has_hooks_for_group(self, group_id: Id) -> bool:
+        """Whether a callback waits for its members' comings or goings."""
+        return group_id in self._hooks_join_group or group_id in self._hooks_leave_group
+
     # -- locks ---------------------------------------------------------------------
 
     def get_lock(self, name: Id) -> Lock:
@@ -268,10 +288,11 @@ class CoordinationDriverCachedRunWatchers(CoordinationDriver):
 
     def __init__(self, member_id: Id, parsed_url: Any, options: dict[str, Any]) -> None:
         super().__init__(member_id, parsed_url, options)
-        self._group_members: dict[Id, set[bytes]] = {}
+        self._group_members: dict[Id, set[Any]] = defaultdict(set)
+        """By group, the members that were told."""
 
     def watch_join_group(self, group_id: Id, callback: EventCallback[MemberJoinedGroup]) -> None:
-        self._remember(group_id)
+        self._init_watch_group(group_id)
         super().watch_join_group(group_id, callback)
 
     def unwatch_join_group(self, group_id: Id, callback: EventCallback[MemberJoinedGroup]) -> None:
@@ -279,47 +300,60 @@ class CoordinationDriverCachedRunWatchers(CoordinationDriver):
         self._forget(group_id)
 
     def watch_leave_group(self, group_id: Id, callback: EventCallback[MemberLeftGroup]) -> None:
-        self._remember(group_id)
+        self._init_watch_group(group_id)
         super().watch_leave_group(group_id, callback)
 
     def unwatch_leave_group(self, group_id: Id, callback: EventCallback[MemberLeftGroup]) -> None:
         super().unwatch_leave_group(group_id, callback)
         self._forget(group_id)
 
-    def _remember(self, group_id: Id) -> None:
+    def _init_watch_group(self, group_id: Id) -> None:
         if group_id not in self._group_members:
             self._group_members[group_id] = set(self.get_members(group_id).get())
 
     def _forget(self, group_id: Id) -> None:
-        if group_id not in self._hooks_join_group and group_id not in self._hooks_leave_group:
+        if not self._has_hooks_for_group(group_id):
             self._group_members.pop(group_id, None)
 
     def run_watchers(self, timeout: float | None = None) -> list[Any]:
+        """Call the callbacks for what has happened since the last time; what they returned.
+
+        Raises `OperationTimedOut` if that takes more than `timeout` seconds, and what a callback
+        raises; what is left, with the event of that callback, is told the next time.
+        """
         until = None if timeout is None else now() + timeout
         told: list[Any] = []
-        for group_id, before in list(self._group_members.items()):
-            left = None if until is None else until - now()
-            if left is not None and left <= 0:
-                raise OperationTimedOut(f"watching took more than {timeout} s")
+        for group_id in {**self._hooks_join_group, **self._hooks_leave_group}:
+            if not self._has_hooks_for_group(group_id):
+                continue  # a callback has taken them away
+            left = _left(until)
             try:
                 members = set(self.get_members(group_id).get(timeout=left))
             except GroupNotCreated:
                 members = set()  # it was deleted, and they were in it
-            self._group_members[group_id] = members
-            told += self.tell(MemberJoinedGroup, group_id, sorted(members - before))
-            told += self.tell(MemberLeftGroup, group_id, sorted(before - members))
+            if self._member_id not in members:
+                self._joined_groups.discard(group_id)
+            known = self._group_members[group_id]
+            # A member counts as told when the callbacks have returned, and not before.
+            for member in sorted(members - known, key=repr):
+                _left(until)
+                hooks = self._hooks_join_group.get(group_id, Hooks())
+                told += hooks.run(MemberJoinedGroup(group_id, member))
+                known.add(member)
+            for member in sorted(known - members, key=repr):
+                _left(until)
+                hooks = self._hooks_leave_group.get(group_id, Hooks())
+                told += hooks.run(MemberLeftGroup(group_id, member))
+                known.discard(member)
         return told
 
-    def tell(
-        self, kind: Callable[[Id, Id], Event], group_id: Id, members: Iterable[Id]
-    ) -> list[Any]:
-        """Call the callbacks of a group for some of its members; what they returned."""
-        joined = kind is MemberJoinedGroup
-        hooks = self._hooks_join_group if joined else self._hooks_leave_group
-        told: list[Any] = []
-        for member in members:
-            told += hooks.get(group_id, Hooks()).run(kind(group_id, member))
-        return told
+
+def _left(until: float | None) -> float | None:
+    """How much time is left; `OperationTimedOut` if it is none."""
+    left = None if until is None else until - now()
+    if left is not None and left <= 0:
+        raise OperationTimedOut("watching took more time than it had")
+    return left
 
 
 class CoordinationDriverWithExecutor(CoordinationDriver):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -25,12 +24,13 @@ from ._events import (
     MemberJoinedGroup,
     MemberLeftGroup,
 )
-from ._ids import Id, id_of, name_of
+from ._ids import Id, id_of, name_of, to_bytes
 from ._locks import TenureLock
 from ._memberships import Memberships, told
 from ._results import CoordAsyncResult, Settled
 from ._urls import translate
 from ._watching import GroupWatcher
+from .utils import millis_to_datetime
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class TenureDriver(CoordinationDriver):
 
     def __init__(self, member_id: Id, parsed_url: Any, options: dict[str, Any]) -> None:
         super().__init__(member_id, parsed_url, options)
+        self._member_id = to_bytes(member_id)
         self._owner = name_of(member_id)
         self._target = target = translate(parsed_url, options)
         try:
@@ -78,6 +79,7 @@ class TenureDriver(CoordinationDriver):
 
     def _start(self) -> None:
         target = self._target
+        self._memberships.forget()  # `stop` may have been interrupted
         try:
             self._coordinator = connect(
                 target.url,
@@ -105,8 +107,7 @@ class TenureDriver(CoordinationDriver):
             coordinator.close()
         finally:
             for watcher in self._watchers.values():
-                watcher.close()
-            self._watchers.clear()
+                watcher.close()  # and kept, as the callbacks are: after a start they go on
             self._terms.clear()
             # Not sooner: it may be waiting for a backend that the closing gave up.
             self.heart.wait(coordinator.ttl)
@@ -206,7 +207,7 @@ class TenureDriver(CoordinationDriver):
     def get_member_info(self, group_id: Id, member_id: Id) -> CoordAsyncResult[dict[str, Any]]:
         """A member's `capabilities`, `created_at` and `updated_at`; `MemberNotJoined`.
 
-        The times are in UTC, without a time zone: when it joined, and when its session was
+        The times are local ones, without a time zone: when it joined, and when its session was
         known to be alive last.
         """
 
@@ -215,8 +216,8 @@ class TenureDriver(CoordinationDriver):
             seen = _clock.wall() - (info.last_seen or 0.0)
             return {
                 "capabilities": _payload.decode(info.capabilities),
-                "created_at": _utc(info.joined),
-                "updated_at": _utc(max(seen, info.joined)),
+                "created_at": millis_to_datetime(info.joined * 1000),
+                "updated_at": millis_to_datetime(max(seen, info.joined) * 1000),
             }
 
         return self._settled(group_id, call, member_id)
@@ -245,11 +246,15 @@ class TenureDriver(CoordinationDriver):
 
     def run_elect_coordinator(self) -> None:
         self._need_groups()
+        self._campaign(None)
+
+    def _campaign(self, until: float | None) -> None:
         for group_id, hooks in list(self._hooks_elected_leader.items()):
             name = name_of(group_id)
             term = self._terms.get(name)
             if not hooks or (term is not None and term.held()):
                 continue
+            _check_time(until)
             try:
                 term = self.tenure.election(name).try_campaign()
             except TenureError as error:
@@ -308,7 +313,9 @@ class TenureDriver(CoordinationDriver):
     def _unwatch(self, group_id: Id) -> None:
         name = name_of(group_id)
         if not self._watched(name):
-            self._watchers.pop(name).close()
+            watcher = self._watchers.pop(name, None)
+            if watcher is not None:
+                watcher.close()
 
     def _watched(self, name: str) -> list[Id]:
         """The ids by which a group is watched: bytes, text, or both."""
@@ -319,25 +326,44 @@ class TenureDriver(CoordinationDriver):
         """Call the callbacks for what has happened since the last time; what they returned.
 
         Then it tries to lead, as `run_elect_coordinator` does. Raises `OperationTimedOut` if it
-        takes more than `timeout` seconds; what is left is told the next time.
+        takes more than `timeout` seconds, and what a callback raises; what is left, with the event
+        of that callback, is told the next time.
         """
         self._need_groups()
         until = None if timeout is None else _clock.now() + timeout
         results: list[Any] = []
         for name, watcher in list(self._watchers.items()):
-            if until is not None and _clock.now() >= until:
-                raise OperationTimedOut(f"watching took more than {timeout} s")
-            with told(name, self._member_id):
-                steps = watcher.steps()
-            for kind, member in steps:
-                joined = kind == "joined"
-                event = MemberJoinedGroup if joined else MemberLeftGroup
-                hooks = self._hooks_join_group if joined else self._hooks_leave_group
+            self._tell(name, watcher, until, results)  # what was left the last time
+            if self._watchers.get(name) is not watcher:
+                continue  # a callback has taken the last one of the group away
+            _check_time(until)
+            try:
+                with told(name, self._member_id):
+                    watcher.look(self._group(name), until)
+            except ToozConnectionError as error:
+                _check_time(until, error)
+                raise
+            self._tell(name, watcher, until, results)
+        self._campaign(until)
+        return results
+
+    def _tell(
+        self, name: str, watcher: GroupWatcher, until: float | None, results: list[Any]
+    ) -> None:
+        while watcher.untold:
+            _check_time(until)
+            # Taken out meanwhile, so that no callback, and no other thread, tells it as well.
+            step = watcher.untold.popleft()
+            joined = step.kind == "joined"
+            event = MemberJoinedGroup if joined else MemberLeftGroup
+            hooks = self._hooks_join_group if joined else self._hooks_leave_group
+            try:
                 for group_id in self._watched(name):
                     callbacks = hooks.get(group_id, Hooks())
-                    results += callbacks.run(event(group_id, id_of(member)))
-        self.run_elect_coordinator()
-        return results
+                    results += callbacks.run(event(group_id, id_of(step.member)))
+            except BaseException:
+                watcher.untold.appendleft(step)
+                raise
 
     # -- locks ---------------------------------------------------------------------
 
@@ -349,5 +375,7 @@ class TenureDriver(CoordinationDriver):
         return f"<{type(self).__name__} {self._owner!r} at {self._target!r}, {state}>"
 
 
-def _utc(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
+def _check_time(until: float | None, cause: BaseException | None = None) -> None:
+    """`OperationTimedOut` when the time is over."""
+    if until is not None and _clock.now() >= until:
+        raise OperationTimedOut("watching took more time than it had", cause) from cause

@@ -32,7 +32,11 @@ class Characteristics(enum.Enum):
 
 
 class Event:
-    """Something that happened in a group."""
+    """Something that happened."""
+
+
+class _MemberEvent(Event):
+    """Something that happened to a member of a group."""
 
     group_id: bytes | str
     member_id: bytes | str
@@ -45,15 +49,15 @@ class Event:
         return f"<{type(self).__name__}: group={self.group_id!r} member={self.member_id!r}>"
 
 
-class MemberJoinedGroup(Event):
+class MemberJoinedGroup(_MemberEvent):
     """A member has joined the group."""
 
 
-class MemberLeftGroup(Event):
+class MemberLeftGroup(_MemberEvent):
     """A member has left the group, or has died."""
 
 
-class LeaderElected(Event):
+class LeaderElected(_MemberEvent):
     """This very client leads the group now."""
 
 

@@ -60,11 +60,11 @@ class Heart:
         self._stop.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, at most `timeout` seconds; say whether it has."""
+        """Wait until it has ended, at most `timeout` seconds; say whether it still beats."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-        return not self.is_alive()
+        return self.is_alive()
 
     def _run(self) -> None:
         failing = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..._runtime.thread import drive
 from ..._sync import Coordinator, Lease, Lock
-from ...errors import SessionLost, Unsupported
+from ..._sync._group import Group
+from ...errors import GroupNotFound, SessionLost, Unsupported
 
 EVICTED_MAX = 10_000
 """How many that share a lock it is taken away from."""
@@ -59,6 +60,24 @@ def evict(lock: Lock) -> bool:
         if not head.shared:
             break
     return evicted
+
+
+def present(group: Group, until: float | None) -> dict[str, int]:
+    """The token of each member; asked for again, without an answer, no later than `until`.
+
+    Raises `GroupNotFound` if there is no such group.
+    """
+    if until is None:
+        return {info.id: info.token for info in group.members()}
+    recipe = group._recipe
+    session, roster = recipe.session, recipe.roster
+    session.check_open()
+    life, driver = drive(session.life()), session.driver
+    claims = drive(session.retry(life, lambda: driver.census(roster), until, session.ttl / 3))
+    found = {info.id: info.token for info in recipe._members(claims)}
+    if not found and not group.exists():
+        raise GroupNotFound(f"there is no group {group.name!r}")
+    return found
 
 
 def doubt(coordinator: Coordinator) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,18 +74,34 @@ class Memberships:
         self._member_id = member_id
         self._join_timeout = join_timeout
         self._wishes: dict[str, _Wish] = {}
-        # The heart may be joining again while the program leaves.
-        self._turn = threading.RLock()
+        self._generation = 0
+        """How often everything was forgotten."""
+        self._guard = threading.Lock()
+        self._turns: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+    def _turn(self, name: str) -> Any:
+        """The lock of a group: the heart may be joining again while the program leaves.
+
+        There is one for each group, since joining may wait for as long as `join_timeout`.
+        """
+        with self._guard:
+            return self._turns.setdefault(name, threading.RLock())
 
     def join(self, group: Group, group_id: Id, capabilities: Any, create: bool) -> None:
         """Join a group, and be its member until `leave`, also after a loss."""
         text = written(capabilities)
-        with self._turn, told(group_id, self._member_id):
+        generation = self._generation
+        with self._turn(group.name), told(group_id, self._member_id):
             wish = self._wishes.get(group.name)
             if wish is not None and wish.member.held():
                 raise _errors.MemberAlreadyExist(group_id, self._member_id)
             member = self._join(group, text, create, self._join_timeout)
-            self._wishes[group.name] = _Wish(group_id, text, member)
+            with self._guard:
+                if self._generation == generation:
+                    self._wishes[group.name] = _Wish(group_id, text, member)
+                    return
+            # The session has ended, and the membership with it: the next one must not join again.
+            raise ToozError("This coordinator was stopped while it joined")
 
     def _join(self, group: Group, text: Any, create: bool, timeout: float) -> Member:
         try:
@@ -96,15 +113,16 @@ class Memberships:
 
     def leave(self, group: Group, group_id: Id) -> None:
         """Leave it."""
-        with self._turn, told(group_id, self._member_id):
-            self._wish(group, group_id)
+        with self._turn(group.name), told(group_id, self._member_id):
+            wish = self._wish(group, group_id)
             # Forgotten first: whatever becomes of the request, it is not to join again.
-            self._wishes.pop(group.name).member.leave()
+            self._wishes.pop(group.name, None)
+            wish.member.leave()
 
     def update(self, group: Group, group_id: Id, capabilities: Any) -> None:
         """Publish something else there. If the membership was lost, join again with that."""
         text = written(capabilities)
-        with self._turn, told(group_id, self._member_id):
+        with self._turn(group.name), told(group_id, self._member_id):
             wish = self._wish(group, group_id)
             if wish.member.held():
                 try:
@@ -112,7 +130,7 @@ class Memberships:
                 except InvalidArgument as error:
                     raise SerializationError(str(error), error) from error
             elif _inside.dismissed(wish.member):
-                del self._wishes[group.name]
+                self._wishes.pop(group.name, None)
                 raise _errors.MemberNotJoined(group_id, self._member_id)
             else:
                 wish.member = self._join(group, text, True, self._join_timeout)
@@ -132,24 +150,34 @@ class Memberships:
         A backend that forgot the group as well gets it anew, since nobody has left it.
         """
         failed: ToozError | None = None
-        for name in list(self._wishes):
-            with self._turn:
-                wish = self._wishes.get(name)
-                if wish is None or wish.member.held():
-                    continue
-                if _inside.dismissed(wish.member):
-                    logger.warning("tenure: %r was removed from the group %r", self._id, name)
-                    del self._wishes[name]
-                    continue
-                try:
-                    with told(wish.group_id, self._member_id):
-                        wish.member = self._join(group(name), wish.capabilities, True, 0)
-                    logger.warning("tenure: %r is a member of %r again", self._id, name)
-                except ToozError as error:
-                    failed = failed or error
+        for name, wish in list(self._wishes.items()):
+            turn = self._turn(name)
+            # Who has the turn is joining it, or leaving; the next beat is time enough.
+            if wish.member.held() or not turn.acquire(blocking=False):
+                continue
+            try:
+                if self._wishes.get(name) is wish:
+                    self._rejoin(name, wish, group)
+            except ToozError as error:
+                failed = failed or error
+            finally:
+                turn.release()
         if failed is not None:
             raise failed
 
+    def _rejoin(self, name: str, wish: _Wish, group: Callable[[str], Group]) -> None:
+        if wish.member.held():
+            return
+        if _inside.dismissed(wish.member):
+            logger.warning("tenure: %r was removed from the group %r", self._id, name)
+            self._wishes.pop(name, None)
+            return
+        with told(wish.group_id, self._member_id):
+            wish.member = self._join(group(name), wish.capabilities, True, 0)
+        logger.warning("tenure: %r is a member of %r again", self._id, name)
+
     def forget(self) -> None:
-        """Want to be a member nowhere."""
-        self._wishes.clear()
+        """Want to be a member nowhere, and of what is being joined no more either."""
+        with self._guard:
+            self._generation += 1
+            self._wishes.clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..._url import Host, Url
+from ...drivers import registry
 from ...errors import InvalidURL
 
 ELSEWHERE = frozenset(
@@ -28,20 +29,46 @@ ELSEWHERE = frozenset(
 )
 """Options of Tooz's that have no effect, if the driver's own translation has not taken them."""
 
+CLIENTS = frozenset(
+    (
+        *("autocommit", "binary_prefix", "charset", "client_encoding", "client_flag", "collation"),
+        *("init_command", "local_infile", "max_allowed_packet", "read_timeout", "sql_mode"),
+        *("use_unicode", "write_timeout"),
+    )
+)
+"""Options of database clients: a service has one URL for its tables and for its locks, and they
+have no effect upon the locks, with Tooz either."""
+
+BLANK = (
+    ELSEWHERE
+    | CLIENTS
+    | {
+        *("timeout", "lock_timeout", "membership_timeout", "leader_timeout", "namespace"),
+        *("host", "port", "ca", "protocol", "acl_token", "datacenter"),
+    }
+)
+"""Those that count as not given when nothing is behind their `=`, as with Tooz."""
+
+
+def inert(scheme: str) -> frozenset[str]:
+    """The options without an effect in URLs of a scheme."""
+    if not scheme.startswith(registry.TABLES):
+        return ELSEWHERE | CLIENTS
+    # There they are those of the client that SQLAlchemy chooses, and may be what encrypts.
+    return frozenset(name for name in ELSEWHERE if not name.startswith("ssl"))
+
 
 class Given:
     """The options of one call; each is taken once."""
 
     def __init__(self, scheme: str, options: Mapping[str, Any]) -> None:
         self._scheme = scheme
-        self._options = {
-            key: list(value) if isinstance(value, list | tuple) else [value]
-            for key, value in options.items()
-        }
+        found = {key: _given(key, value) for key, value in options.items()}
+        self._options = {key: values for key, values in found.items() if values}
 
     def values(self, name: str) -> list[str]:
         """All values of an option, as text."""
-        return [_text(value) for value in self._options.pop(name, ()) if value is not None]
+        return self._options.pop(name, [])
 
     def has(self, name: str) -> bool:
         """Whether an option is given, and was not taken."""
@@ -79,6 +106,14 @@ class Given:
     def left(self) -> list[str]:
         """The names of those that nobody has taken."""
         return list(self._options)
+
+
+def _given(name: str, value: Any) -> list[str]:
+    """The values of an option, as text, of a list in a list, too."""
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _given(name, each)]
+    text = None if value is None else _text(value)
+    return [] if text is None or (text == "" and name in BLANK) else [text]
 
 
 def _text(value: Any) -> str:

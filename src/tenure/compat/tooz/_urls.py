@@ -11,7 +11,7 @@ from ..._url import Host, Url
 from ...drivers import registry
 from ...errors import InvalidURL
 from ._errors import InvalidOption, rethrow
-from ._options import ELSEWHERE, TRANSLATIONS, Given
+from ._options import BLANK, TRANSLATIONS, Given, inert
 
 logger = logging.getLogger("tenure")
 
@@ -45,8 +45,11 @@ class ToozUrl(SplitResult):
     """A URL as a driver of Tooz's gets it: taken apart, with a method for its options."""
 
     def params(self, collapse: bool = True) -> dict[str, Any]:
-        """The options behind the question mark; the last value of each, or lists of all."""
-        found = parse_qs(self.query, keep_blank_values=True)
+        """The options behind the question mark; the last value of each, or lists of all.
+
+        Those without a value are left out.
+        """
+        found = parse_qs(self.query)
         return {key: values[-1] for key, values in found.items()} if collapse else dict(found)
 
 
@@ -58,11 +61,17 @@ def split(text: str) -> ToozUrl:
 
 
 def options_of(parsed: ToozUrl, given: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """All options, each with its values: the URL's own, and then those of the call."""
-    options: dict[str, list[Any]] = parsed.params(collapse=False)
-    for key, value in given.items():
-        options.setdefault(key, []).append(value)
-    return options
+    """All options, each with its values: those of the call, and of the URL those that it lacks.
+
+    Blank ones are there if they may be Tenure's own, whose drivers say what they think of them.
+    """
+    found = parse_qs(parsed.query, keep_blank_values=True)
+    options: dict[str, list[Any]] = {
+        key: kept
+        for key, values in found.items()
+        if (kept := [value for value in values if value or key not in BLANK])
+    }
+    return options | {key: [value] for key, value in given.items()}
 
 
 def translate(parsed: Any, options: Mapping[str, Any]) -> Target:
@@ -83,7 +92,7 @@ def translate(parsed: Any, options: Mapping[str, Any]) -> Target:
         translation = TRANSLATIONS.get(url.scheme)
         if translation is not None:
             url = translation(url, given)
-        for name in given.drop(ELSEWHERE):
+        for name in given.drop(inert(url.scheme)):
             logger.info("tenure: %s: the option %r has no effect", url.scheme, name)
         for name in given.left():
             # Tenure's own, or nobody's: then its driver says so.

@@ -80,12 +80,12 @@ class _LockProxy(Generic[L]):
     """A lock for one `with`, with the arguments of its `acquire`."""
 
     def __init__(self, lock: L, *args: Any, **kwargs: Any) -> None:
-        self._lock = lock
-        self._args = args
-        self._kwargs = kwargs
+        self.lock = lock
+        self.args = args
+        self.kwargs = kwargs
 
     def __enter__(self) -> L:
-        return self._lock.__enter__(*self._args, **self._kwargs)
+        return self.lock.__enter__(*self.args, **self.kwargs)
 
     def __exit__(
         self,
@@ -93,4 +93,4 @@ class _LockProxy(Generic[L]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._lock.__exit__(exc_type, exc_val, exc_tb)
+        self.lock.__exit__(exc_type, exc_val, exc_tb)

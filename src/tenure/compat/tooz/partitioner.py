@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._errors import MemberNotJoined
+from ._errors import MemberNotJoined, WatchCallbackNotFound
 from ._events import MemberJoinedGroup, MemberLeftGroup
 from ._ids import Id, to_bytes
 from .hashring import HashRing, UnknownNode
@@ -35,8 +35,17 @@ class Partitioner:
         self._coordinator = coordinator
         self.ring = HashRing((), partitions=partitions)
         coordinator.watch_join_group(group_id, self._joined)
-        coordinator.watch_leave_group(group_id, self._left)
-        members = coordinator.get_members_with_capabilities(group_id).get()
+        try:
+            coordinator.watch_leave_group(group_id, self._left)
+            self._fill()
+        except BaseException:
+            # Nobody has it, so nobody could stop it.
+            with contextlib.suppress(WatchCallbackNotFound):
+                self.stop()
+            raise
+
+    def _fill(self) -> None:
+        members = self._coordinator.get_members_with_capabilities(self.group_id).get()
         by_weight: dict[int, list[bytes]] = {}
         for member, capabilities in members.items():
             by_weight.setdefault(_weight(capabilities), []).append(to_bytes(member))

@@ -25,19 +25,21 @@ class Base64LockEncoder:
     """Makes a URL of a lock's name, below `keyspace_url` and behind `prefix`."""
 
     def __init__(self, keyspace_url: str, prefix: str = "") -> None:
-        self.keyspace_url = keyspace_url
-        self.prefix = prefix
+        self.keyspace_url = keyspace_url + prefix
 
     def check_and_encode(self, name: str | bytes) -> str:
-        """The URL; `TypeError` if the name is neither text nor bytes."""
+        """The URL; `TypeError` if the name is neither text nor bytes, `ValueError` beyond ASCII."""
         if not isinstance(name, str | bytes):
             raise TypeError(f"a lock's name is text or bytes, not {type(name).__name__}")
-        return self.encode(name)
+        try:
+            return self.encode(name)
+        except UnicodeError as error:
+            raise ValueError(f"a lock's name is ASCII, or bytes: {error}") from error
 
     def encode(self, name: str | bytes) -> str:
         """The URL of a name: in base64, which a URL can hold."""
-        coded = base64.urlsafe_b64encode(to_binary(name, "utf-8")).decode("ascii")
-        return f"{self.keyspace_url}{self.prefix or '/'}{coded}"
+        coded = base64.urlsafe_b64encode(to_binary(name)).decode("ascii")
+        return f"{self.keyspace_url}/{coded}"
 
 
 class _Now(concurrent.futures.Executor):
@@ -55,11 +57,12 @@ class _Now(concurrent.futures.Executor):
 
 
 def _threads() -> concurrent.futures.Executor:
-    return concurrent.futures.ThreadPoolExecutor(thread_name_prefix="tenure-tooz")
+    # One: drivers rely upon it that their calls are carried out in the order of submission.
+    return concurrent.futures.ThreadPoolExecutor(1, "tenure-tooz")
 
 
 class ProxyExecutor:
-    """An executor that can be started and stopped again: of threads, or in the caller's own."""
+    """An executor that can be started and stopped again: a thread, or the caller's own."""
 
     KIND_TO_FACTORY: ClassVar[Mapping[str, Callable[[], concurrent.futures.Executor]]] = {
         "threaded": _threads,
@@ -75,7 +78,7 @@ class ProxyExecutor:
     ) -> None:
         self.driver_name = driver_name
         self._factory = default_executor_factory
-        self._executor: concurrent.futures.Executor | None = None
+        self.executor: concurrent.futures.Executor | None = None
 
     @classmethod
     def build(cls, driver_name: str, options: dict[str, Any]) -> Self:
@@ -90,16 +93,16 @@ class ProxyExecutor:
     @property
     def started(self) -> bool:
         """Whether it takes calls."""
-        return self._executor is not None
+        return self.executor is not None
 
     def start(self) -> None:
         """Take calls."""
-        if self._executor is None:
-            self._executor = self._factory()
+        if self.executor is None:
+            self.executor = self._factory()
 
     def stop(self) -> None:
         """Take no more, and wait for those under way."""
-        executor, self._executor = self._executor, None
+        executor, self.executor = self.executor, None
         if executor is not None:
             executor.shutdown()
 
@@ -107,9 +110,13 @@ class ProxyExecutor:
         self, cb: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[R]:
         """Have a call carried out; `ToozError` if it takes none."""
-        if self._executor is None:
+        executor = self.executor
+        if executor is None:
             raise ToozError(f"the executor of {self.driver_name} was not started")
-        return self._executor.submit(cb, *args, **kwargs)
+        try:
+            return executor.submit(cb, *args, **kwargs)
+        except RuntimeError as error:  # another thread was faster, and stopped it
+            raise ToozError(f"the executor of {self.driver_name} was stopped", error) from error
 
 
 def collapse(
@@ -157,9 +164,9 @@ def loads(blob: bytes, excp_cls: type[ToozError] = SerializationError) -> Any:
 
 
 def millis_to_datetime(milliseconds: str | float) -> dt.datetime:
-    """Milliseconds of Unix time as a time in UTC, without a time zone."""
+    """Milliseconds of Unix time as a local time, without a time zone."""
     moment = dt.datetime.fromtimestamp(float(milliseconds) / 1000, dt.UTC)
-    return moment.replace(tzinfo=None)
+    return moment.astimezone().replace(tzinfo=None)
 
 
 def raise_with_cause(exc_cls: type[ToozError], message: str, *args: Any, **kwargs: Any) -> NoReturn:
