@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tenure._model import Roll
 from tenure._url import Url
 from tenure.drivers import registry
 from tenure.drivers.memory import MemoryDriver
-from tenure.errors import InvalidURL
+from tenure.errors import InvalidURL, Unavailable
 from tenure.policy.characteristics import Characteristic
 from tenure.policy.evidence import Judgement
 from tenure.testing import liars
@@ -113,6 +114,7 @@ def aimed(url: str, namespace: str = "experiment", **more: object) -> Target:
 LIES = [
     (THREADS, "liar-threads://lies", "inside at once"),
     (PROCESSES, "liar-processes://{folder}", "two inside at once"),
+    (PROCESSES, "liar-release://{folder}/locks.db", "two inside at once"),
     (LINEARIZABLE, "liar-processes://{folder}", "no order of these fits"),
     (CLIENTS, "liar-processes://{folder}", ""),
     (PROCESSES, "liar-children://{folder}", "was not free, while its child"),
@@ -144,6 +146,42 @@ def test_a_lie_is_refuted(
     assert said in judgement.counterexample
     assert judgement.trials > 0
     assert all(fault.confirmed for fault in judgement.faults)
+
+
+class DiesOfContention(MemoryDriver):
+    """Has an error of its own where somebody must wait."""
+
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
+        raise KeyError("nobody has thought of this")
+
+
+class WritesNothing(MemoryDriver):
+    """Cannot keep a record."""
+
+    async def record(self, name: str, text: str | None, version: object) -> None:
+        raise Unavailable("it is full")
+
+
+@pytest.mark.parametrize(
+    ("characteristic", "driver", "said"),
+    [
+        (THREADS, DiesOfContention, "KeyError"),
+        (LINEARIZABLE, WritesNothing, "too little was written"),
+        (SEQUENTIAL, WritesNothing, "saw no value change"),
+        (CAUSAL, WritesNothing, "saw no value change"),
+    ],
+)
+def test_what_does_not_work_is_not_corroborated(
+    characteristic: Characteristic,
+    driver: type[MemoryDriver],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver that does nothing does nothing wrong; that proves nothing."""
+    monkeypatch.setattr(MemoryDriver, "chosen", classmethod(lambda cls, url: driver))
+    judgement = judge(characteristic, aimed(f"memory://{driver.__name__}-{characteristic}"))
+    assert judgement.verdict == "untestable", judgement
+    assert said in judgement.reason
 
 
 @pytest.mark.parametrize("characteristic", [CAUSAL, SEQUENTIAL])

@@ -20,6 +20,7 @@ from ..drivers.file import FileDriver, file_name
 from ..drivers.memory import MemoryDriver
 from ..drivers.redis import RedisDriver
 from ..drivers.sqlite import SqliteDriver
+from ..errors import SessionLost
 
 __all__ = [
     "LIARS",
@@ -170,6 +171,43 @@ class LateNews(SqliteDriver):
     traits = SqliteDriver.traits._replace(expires=False)
 
 
+class LateTruth(SqliteDriver):
+    """Grants to every second who must wait; who releases then learns that it had nothing."""
+
+    def __init__(self, url: Url, runtime: Runtime, namespace: str, ttl: float) -> None:
+        super().__init__(url, runtime, namespace, ttl)
+        self._asked = 0
+        self._wrong: set[str] = set()
+
+    def _told(self, roll: Roll, id: str) -> Roll:
+        if roll.mine is None or not roll.rank:
+            return roll
+        self._asked += 1
+        if self._asked % 2:
+            return roll
+        self._wrong.add(id)
+        return roll._replace(rank=0, before=None)
+
+    async def claim(
+        self,
+        session: str,
+        roster: str,
+        id: str,
+        body: str,
+        width: int | None,
+        shared: bool = False,
+    ) -> Roll:
+        return self._told(await super().claim(session, roster, id, body, width, shared), id)
+
+    async def read(self, session: str, roster: str, id: str, width: int = 1) -> Roll:
+        return self._told(await super().read(session, roster, id, width), id)
+
+    async def withdraw(self, session: str, roster: str, id: str, width: int = 1) -> None:
+        await super().withdraw(session, roster, id, width)
+        if id in self._wrong:
+            raise SessionLost("the lock is another's")
+
+
 LIARS: dict[str, type[Driver]] = {
     "liar-threads": DoubleGrants,
     "liar-processes": FirstInEachProcess,
@@ -180,6 +218,7 @@ LIARS: dict[str, type[Driver]] = {
     "liar-tokens": TokensOfTheSecond,
     "liar-expiry": EarlyExpiry,
     "liar-news": LateNews,
+    "liar-release": LateTruth,
 }
 """By the scheme of their URLs."""
 
