@@ -202,20 +202,38 @@ def test_a_gateway_that_is_switched_off(play: Play) -> None:
         play(body)
 
 
-def test_more_watches_than_connections(server: EtcdServer, play: Play) -> None:
-    """They begin anew on one connection, and everybody is told what comes."""
+def test_of_many_watches_none_is_lost(server: EtcdServer, play: Play) -> None:
+    """However many are asked for at once, each begins, and each is told what comes."""
 
     async def body(world: World) -> None:
-        watcher, _ = await world.driver(server.url)
         driver, session = await world.driver(server.url)
-        signals = [await world.watch(watcher, f"group {index}") for index in range(30)]
-        for index, signal in enumerate(signals):
-            signal.clear()
-            await driver.claim(session, f"group {index}", f"c{index}", "here", None)
-            assert await world.woken(signal)
-        assert len(watcher._watches._stream._flows) <= 48
+        for round in range(4):
+            watcher, _ = await world.driver(server.url)
+            signals = {}
+            for number in range(40):
+                roster = f"group {round} {number} {'x' * 5 * number}"
+                signals[roster] = signal = world.runtime.signal()
+                interest = Interest("", roster, world.runtime.unique(), None, watch=True)
+                await watcher.listen(interest, signal.set)
+            begun = [await world.woken(signal) for signal in signals.values()]
+            assert all(begun), f"{begun.count(False)} of {len(begun)} watches did not begin"
+            for roster, signal in signals.items():
+                signal.clear()
+                await driver.claim(session, roster, roster, "here", None)
+                assert await world.woken(signal)
 
     play(body)
+
+
+def test_a_request_for_watches_is_read_at_once() -> None:
+    """Only what the gateway reads before it answers is sure to be read."""
+    watches = [api.Watch(id, b"key" * id, b"", False) for id in range(1, 100)]
+    bodies = list(messages.watch_bodies(watches))
+    assert set[int]().union(*(ids for ids, _ in bodies)) == set(range(1, 100))
+    assert sum(len(ids) for ids, _ in bodies) == 99
+    assert all(len(body) <= 512 or len(ids) == 1 for ids, body in bodies)
+    assert len(bodies[0][0]) > 2
+    assert not list(messages.watch_bodies([]))
 
 
 def test_a_stream_that_breaks_is_begun_again(server: EtcdServer, play: Play) -> None:

@@ -10,15 +10,13 @@ from . import _etcd_api as api
 from . import _etcd_json as messages
 from ._http_asyncio import AsyncioLink, AsyncioWire
 
-_FLOWS_MAX = 48
 _LOOK_SECONDS = 30.0
 
 
 class AsyncioWatches:
     """A stream of watches on an event loop.
 
-    Watches that are asked for at the same time share a connection. When there are too
-    many connections the stream ends; who opens it again asks for all watches at once.
+    Of watches that are asked for at the same time, a few share a connection.
     """
 
     def __init__(self, http: AsyncioWire, path: str) -> None:
@@ -73,22 +71,18 @@ class AsyncioWatches:
         wanted, self._wanted = self._wanted, {}
         if self._closed or not wanted:
             return
-        if len(self._flows) >= _FLOWS_MAX:
-            self._news.put_nowait(self._end("has too many connections, and begins anew with one"))
-            return
-        ids = set(wanted)
-        flow = asyncio.get_running_loop().create_task(self._carry(list(wanted.values()), ids))
-        self._flows[flow] = ids
-        self._flow_of.update((id, flow) for id in ids)
-        flow.add_done_callback(self._flows.pop)
+        for ids, body in messages.watch_bodies(wanted.values()):
+            flow = asyncio.get_running_loop().create_task(self._carry(ids, body))
+            self._flows[flow] = ids
+            self._flow_of.update((id, flow) for id in ids)
+            flow.add_done_callback(self._flows.pop)
 
-    async def _carry(self, wanted: list[api.Watch], ids: set[int]) -> None:
+    async def _carry(self, ids: set[int], body: bytes) -> None:
         """Begin the watches on a connection of their own, and pass on what comes."""
         patience = self._http.settings.patience
         link: AsyncioLink | None = None
         try:
             link = await self._http.connect(time.monotonic() + patience)
-            body = b"".join(messages.packed(messages.watch_request(watch)) for watch in wanted)
             await link.send(self._http.pack(link.host, "POST", self._path, body), patience)
             await self._read(link, ids)
         except TenureError as error:

@@ -14,7 +14,6 @@ from . import _etcd_api as api
 from . import _etcd_json as messages
 from ._http_blocking import BlockingLink, BlockingWire
 
-_FLOWS_MAX = 48
 _LOOK_SECONDS = 30.0
 _READ_SECONDS = 1.0
 
@@ -33,8 +32,7 @@ class _Flow:
 class BlockingWatches:
     """A stream of watches that one thread reads and any may write to.
 
-    Watches that are asked for at the same time share a connection. When there are too
-    many connections the stream ends; who opens it again asks for all watches at once.
+    Of watches that are asked for at the same time, a few share a connection.
     """
 
     def __init__(self, http: BlockingWire, path: str) -> None:
@@ -115,16 +113,13 @@ class BlockingWatches:
                 flow.ids.discard(request.id)
                 if not flow.ids:
                     self._drop(flow)
-        if begun:
-            await self._begin(begun)
+        for ids, body in messages.watch_bodies(begun):
+            await self._begin(ids, body)
 
-    async def _begin(self, begun: list[api.Watch]) -> None:
-        if len(self._flows) >= _FLOWS_MAX:
-            raise self._end("has too many connections, and begins anew with one")
+    async def _begin(self, ids: set[int], body: bytes) -> None:
         patience = self._http.settings.patience
         link = await self._http.connect(time.monotonic() + patience)
-        flow = _Flow(link, {watch.id for watch in begun})
-        body = b"".join(messages.packed(messages.watch_request(watch)) for watch in begun)
+        flow = _Flow(link, ids)
         self._flows[link.fileno()] = flow
         self._flow_of.update((id, flow) for id in flow.ids)
         self._poll.register(link.fileno(), select.POLLIN)
