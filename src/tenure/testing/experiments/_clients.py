@@ -85,6 +85,7 @@ class Client:
         self._apart = apart
         self._actor: Actor | None = None
         self._coordinator: tenure.Coordinator | None = None
+        self.only_reads = False
         self._known: dict[str, Record | None] = {}
         """What each key was when it was read or written last; absent if that is not known."""
 

@@ -42,7 +42,7 @@ def swap_or_read(keys: Sequence[str]) -> Work:
 
     def step(client: Client, chance: random.Random) -> None:
         key = chance.choice(keys)
-        if not client.knows(key) or chance.random() < 0.4:
+        if client.only_reads or not client.knows(key) or chance.random() < 0.4:
             client.read(key)
             return
         seen = client.known(key)

@@ -136,8 +136,10 @@ class _Course:
                 return
 
     def everybody_goes(self) -> None:
-        """No client is left, so that nobody but the backend knows the last token."""
+        """No client is left for as long as a session lasts, and nobody but the backend knows
+        the last token."""
         self._here.close()
+        time.sleep(self._cast.lapse)
         self._here = self._cast.connect(patience=CONNECT_SECONDS_MAX)
         self._take("the first after every client had gone")
 

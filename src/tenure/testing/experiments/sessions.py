@@ -27,8 +27,10 @@ def records_needed(target: Target) -> None:
 
 
 def lag_of(cluster: Cluster, found: Found) -> Lag:
-    """What makes nodes lag; writes down what it is about."""
+    """What makes nodes lag; `Untestable` if there are several, and none can be made to."""
     found.parameters.setdefault("topologies", []).append(cluster.topology)
+    if cluster.lack and cluster.size > 1:
+        raise Untestable(f"{cluster.topology}: no replication was delayed: {cluster.lack}")
     if cluster.lack:
         found.parameters["no replication was delayed"] = cluster.lack
     return Lag(cluster)

@@ -28,10 +28,10 @@ def read_elsewhere_on_acknowledgement(target: Target, found: Found) -> None:
     what was there before."""
     for cluster in clusters(target):
         with cluster, Scene(cluster) as scene:
-            lag = lag_of(cluster, found)
             if target.traits.rosters:
-                _records(scene, found, lag)
+                _records(scene, found, lag_of(cluster, found))
             elif isinstance(cluster, ThreeMasters):
+                found.parameters.setdefault("topologies", []).append(cluster.topology)
                 _locks(cluster, scene, found)
             else:
                 raise Untestable("the driver keeps no records, and its server is alone")
