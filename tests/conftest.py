@@ -8,24 +8,18 @@ After a run of the whole kit, the committed table of conformance must say what i
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from tenure.policy import gate
+from tenure.testing._signals import heed_the_keyboard
 from tenure.testing.kit import table
 
 # The tests, and the processes that they start, also connect to what has earned nothing yet.
 gate.lift()
 
-# A shell's background job ignores what the keyboard sends, and so would all that the tests start.
-for number, usual in (
-    (signal.SIGINT, signal.default_int_handler),
-    (signal.SIGQUIT, signal.SIG_DFL),
-):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+heed_the_keyboard()
 
 _STALE = pytest.StashKey[str]()
 

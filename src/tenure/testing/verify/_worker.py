@@ -14,11 +14,14 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from .._signals import heed_the_keyboard
+
 
 def main() -> None:
     """Obey until the parent says that it is over, or is gone."""
     orders, data, *sources = int(sys.argv[1]), *sys.argv[2:]
     os.setsid()  # so that it can be ended together with all that it starts
+    heed_the_keyboard()  # from which nothing reaches it, but the cases interrupt what they start
     measured: Any = None
     if data:
         # Before anything of the driver is imported, whose definitions are lines of it, too.
