@@ -409,6 +409,41 @@ def test_a_name_is_known_once_it_was_held_for_long(
     assert a.status() == ()
 
 
+def test_who_waits_is_counted(
+    server: MysqlServer, connect: Callable[..., tenure.Coordinator]
+) -> None:
+    """An operator is told how many wait for a lock, of writers and of readers."""
+    a, others = connect(namespace="waits"), [connect(namespace="waits") for _ in range(3)]
+
+    def counted() -> list[tuple[bool, int, int | None]]:
+        return [(each.shared, len(each.holders), each.waiters) for each in a.status()]
+
+    def waiter(number: int, shared: bool) -> threading.Thread:
+        lock = others[number].lock("x", shared=shared)
+        thread = threading.Thread(target=lambda: lock.acquire(30).release())
+        thread.start()
+        return thread
+
+    lease = a.lock("x").acquire()
+    assert counted() == [(False, 1, 0)]
+    threads = [waiter(0, False)]
+    until(lambda: counted() == [(False, 1, 1)], "the writer to be counted")
+    threads.append(waiter(1, True))
+    until(lambda: counted() == [(False, 1, 2)], "the reader to be counted")
+    lease.release()
+    for thread in threads:
+        thread.join()
+    assert counted() == []
+    readers = [each.lock("x", shared=True).acquire() for each in others]
+    until(lambda: counted() == [(True, 3, 0)], "the readers that stand in the queue to be in")
+    writer = threading.Thread(target=lambda: a.lock("x").acquire(30).release())
+    writer.start()
+    until(lambda: counted() == [(True, 3, 1)], "who waits for readers to be counted")
+    for lease in readers:
+        lease.release()
+    writer.join()
+
+
 # -- servers that will not do -----------------------------------------------------------
 
 

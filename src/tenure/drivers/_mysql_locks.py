@@ -11,7 +11,9 @@ the first lock, and new readers wait at the first lock, in turn, like writers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -244,29 +246,31 @@ class UserLocks(ServerLocks):
         """All locks of the namespace that are held, as far as the server tells."""
         held: dict[str, list[int]] = {}
         readers: dict[str, list[int]] = {}
-        waiting: dict[str, int] = {}
         notes, session = self._driver.notes, self._driver.session
         own = b"" if session is None else str(session.alive).encode()
         link = await self._driver.questions()
-        for text, number, granted in await notes.locks(link, self.prefix, own):
+        for text, number in await notes.locks(link, self.prefix, own):
             name = (text or b"").decode()
             key, kind = name[:50], name[50:51]
-            if granted != b"1":
-                waiting[key] = waiting.get(key, 0) + 1
-            elif kind == "q":
+            if kind == "q":
                 readers.setdefault(key, []).append(int(number or 0))
             elif not kind:
                 held.setdefault(key, []).append(int(number or 0))
         numbers = {number for each in (*held.values(), *readers.values()) for number in each}
         owners = await notes.owners(sorted(numbers))
         names = await notes.names(self.prefix)
+        waiting = await _waiting(link)
         found = [
-            Taken(names.get(key), tuple(Holder(owners[each]) for each in sorted(by)), None, shared)
+            Taken(names.get(key), _holders(owners, by), waiting[key], shared)
             for locks, shared in ((held, False), (readers, True))
             for key, by in locks.items()
             if shared or key not in readers
         ]
         return sorted(found, key=lambda each: (each.name is None, each.name or ""))
+
+
+def _holders(owners: Mapping[int, str], numbers: Iterable[int]) -> tuple[Holder, ...]:
+    return tuple(Holder(owners[each]) for each in sorted(numbers))
 
 
 class _Entry:
@@ -391,3 +395,17 @@ async def _waits(link: Link, number: int) -> bool:
         if row[0] == wanted:
             return row[6] == b"User lock"
     return False
+
+
+async def _waiting(link: Link) -> Counter[str]:
+    """How many connections of this user wait for each lock; of any user, with PROCESS."""
+    found: Counter[str] = Counter()
+    for row in await link.rows(b"SHOW PROCESSLIST"):
+        # Readers that stand in the queue for the second lock are in, and ask for no first one.
+        asked = _FIRST_LOCK.match(row[7] or b"")
+        if row[6] == b"User lock" and asked:
+            found[asked[1].decode()] += 1
+    return found
+
+
+_FIRST_LOCK = re.compile(rb"SELECT IF\(GET_LOCK\('(\w{50})'")

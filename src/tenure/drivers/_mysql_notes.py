@@ -116,7 +116,7 @@ class Notes:
         return {text_of(place): text_of(name) for place, name in rows}
 
     async def locks(self, link: Link, prefix: str, own: bytes) -> list[Row]:
-        """The keys of the locks that begin so, with the connections that have them, and 1.
+        """The keys of the locks that begin so, with the connections that have them.
 
         `own` is the key of a lock that is held for certain, if there is one.
         """
@@ -137,7 +137,7 @@ class Notes:
         asked = ",".join(f"IS_USED_LOCK('{key}')" for key in keys)
         (held,) = await link.rows(f"SELECT {asked}".encode())
         return [
-            (key.encode(), number, b"1")
+            (key.encode(), number)
             for key, number in zip(keys, held, strict=True)
             if number is not None
         ]
@@ -163,13 +163,12 @@ def text_of(value: bytes | None) -> str:
 
 
 _OF_PLUGIN = b"""
-    SELECT TABLE_SCHEMA, THREAD_ID, 1 FROM information_schema.METADATA_LOCK_INFO
+    SELECT TABLE_SCHEMA, THREAD_ID FROM information_schema.METADATA_LOCK_INFO
     WHERE LOCK_TYPE = 'User lock' AND (TABLE_SCHEMA LIKE '?' OR TABLE_SCHEMA = '!')"""
 _OF_SCHEMA = b"""
-    SELECT OBJECT_NAME, PROCESSLIST_ID, LOCK_STATUS = 'GRANTED'
-    FROM performance_schema.metadata_locks
+    SELECT OBJECT_NAME, PROCESSLIST_ID FROM performance_schema.metadata_locks
     JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID
-    WHERE OBJECT_TYPE = 'USER LEVEL LOCK'
+    WHERE OBJECT_TYPE = 'USER LEVEL LOCK' AND LOCK_STATUS = 'GRANTED'
     AND (OBJECT_NAME LIKE '?' OR OBJECT_NAME = '!')"""
 
 _SET_MARK = (
