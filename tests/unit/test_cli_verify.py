@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -187,17 +186,3 @@ def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = tmp_path.rglob("*.json")
     assert lines[-2]["path"] == str(path)
     assert verify.__doc__
-
-
-def test_in_the_background_of_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Cases that interrupt a process do, though what a shell starts there ignores SIGINT."""
-    arguments = ("--profile", "lock", "--no-experiments", "--json", "--out", str(tmp_path))
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        main(["verify", "file", *arguments])
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    tried = [line["test"] for line in lines if line["event"] == "tried"]
-    cases = [each for each in tried if each["case"] == "an_interrupted_acquire_leaves_nothing"]
-    assert [each["outcome"] for each in cases] == ["passed", "passed"]

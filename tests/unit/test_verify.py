@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -173,6 +174,18 @@ def test_a_case_that_passes_is_not_held_against_it(tmp_path: Path) -> None:
     standing = evaluate(named("memory")[0].manifest, Record((read,)), POLICY, read.started.date())
     unmet = standing.strategies["default"].profiles["lock"].unmet
     assert "E1" not in {each.requirement for each in unmet}
+
+
+def test_a_case_interrupts_in_the_background_of_a_shell(tmp_path: Path) -> None:
+    """What a shell starts there ignores SIGINT; what the cases start does not."""
+    options = Options(out=tmp_path, suite=only("an_interrupted_acquire_leaves_nothing"))
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        (found,) = verify_driver("file", "default", options, _ignore)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert found.path is not None
+    assert [each.outcome for each in evidence_.load(found.path).tests] == ["passed", "passed"]
 
 
 def test_a_characteristic_is_judged_whatever_is_claimed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def main() -> None:
     """Obey until the parent says that it is over, or is gone."""
     orders, data, *sources = int(sys.argv[1]), *sys.argv[2:]
     os.setsid()  # so that it can be ended together with all that it starts
-    heed_the_keyboard()  # from which nothing reaches it, but the cases interrupt what they start
+    heed_the_keyboard()  # the cases interrupt what they start, as the keyboard would
     measured: Any = None
     if data:
         # Before anything of the driver is imported, whose definitions are lines of it, too.
