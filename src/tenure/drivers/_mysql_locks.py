@@ -38,6 +38,8 @@ _STAND = b"SELECT IF(GET_LOCK('?r'," + YEAR + b"),1,NULL)"
 _STEP_OUT = b"SELECT RELEASE_LOCK('?r')"
 _SHOW = b"SELECT GET_LOCK(CONCAT('?q',CONNECTION_ID()),0)"
 _HIDE = b"SELECT RELEASE_LOCK(CONCAT('?q',CONNECTION_ID()))"
+_FIRST_LOCK = re.compile(rb"SELECT IF\(GET_LOCK\('(\w{50})'")
+"""How a statement begins that waits for a first lock, and none that waits for the second."""
 
 
 def digest(*parts: str, size: int = 16) -> str:
@@ -390,22 +392,17 @@ class _Entry:
 
 async def _waits(link: Link, number: int) -> bool:
     """Whether that connection stands in the queue for a user lock."""
-    wanted = b"%d" % number
-    for row in await link.rows(b"SHOW PROCESSLIST"):
-        if row[0] == wanted:
-            return row[6] == b"User lock"
-    return False
+    return any(each == b"%d" % number for each, _ in await _queued(link))
 
 
 async def _waiting(link: Link) -> Counter[str]:
     """How many connections of this user wait for each lock; of any user, with PROCESS."""
-    found: Counter[str] = Counter()
-    for row in await link.rows(b"SHOW PROCESSLIST"):
-        # Readers that stand in the queue for the second lock are in, and ask for no first one.
-        asked = _FIRST_LOCK.match(row[7] or b"")
-        if row[6] == b"User lock" and asked:
-            found[asked[1].decode()] += 1
-    return found
+    # Readers that stand in the queue for the second lock are in, and ask for no first one.
+    asked = (_FIRST_LOCK.match(statement) for _, statement in await _queued(link))
+    return Counter(each[1].decode() for each in asked if each)
 
 
-_FIRST_LOCK = re.compile(rb"SELECT IF\(GET_LOCK\('(\w{50})'")
+async def _queued(link: Link) -> list[tuple[bytes | None, bytes]]:
+    """The connections that stand in a queue for a user lock, with what they have asked."""
+    rows = await link.rows(b"SHOW PROCESSLIST")
+    return [(row[0], row[7] or b"") for row in rows if row[6] == b"User lock"]
